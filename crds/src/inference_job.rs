@@ -1,0 +1,98 @@
+//! `InferenceJob`: replicas of a server, each on its own part of a GPU.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::gpu::GpuRequest;
+use crate::pod_template::PodTemplate;
+
+/// Replicas of a server on GPUs. It runs as a Deployment and a Service of the
+/// same name; each replica is admitted by itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[kube(
+    group = "vingt.dev",
+    version = "v1alpha1",
+    kind = "InferenceJob",
+    namespaced,
+    status = "InferenceJobStatus",
+    shortname = "ij",
+    category = "vingt",
+    derive = "PartialEq",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    validation = Rule::new("self.metadata.name.size() <= 52").message("the name may have at most 52 characters: the pods' names are made from it"),
+    printcolumn = r#"{"name":"State","type":"string","jsonPath":".status.state"}"#,
+    printcolumn = r#"{"name":"GPU","type":"string","jsonPath":".status.gpu"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.ready"}"#,
+    printcolumn = r#"{"name":"Tenant","type":"string","jsonPath":".status.tenant"}"#,
+    printcolumn = r#"{"name":"Node","type":"string","jsonPath":".status.nodes"}"#,
+    printcolumn = r#"{"name":"Wait","type":"date","jsonPath":".status.waitingSince"}"#,
+    printcolumn = r#"{"name":"Why","type":"string","jsonPath":".status.why"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct InferenceJobSpec {
+    /// Number of replicas.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 0, max = 4096))]
+    pub replicas: u32,
+    /// What each replica needs.
+    #[x_kube(validation = ("self == oldSelf", "gpu cannot be changed after creation: make a new job"))]
+    pub gpu: GpuRequest,
+    /// Template of the replicas' pods; changing it rolls them over one by one.
+    /// The first container gets the devices, unless containers name the claim `gpu` themselves.
+    pub template: PodTemplate,
+    /// Port the replicas listen on; the Service has the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: Option<i32>,
+    /// Higher runs first, within a tenant.
+    #[serde(default)]
+    #[schemars(range(min = -1000, max = 1000))]
+    pub priority: i32,
+    /// Scale to nothing, until this is false again.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+fn default_replicas() -> u32 {
+    1
+}
+
+/// What the operator knows of an `InferenceJob`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct InferenceJobStatus {
+    /// One word: Waiting, Starting, Running, Degraded, Suspended or Invalid.
+    pub state: String,
+    /// What each replica holds or asks for.
+    pub gpu: String,
+    /// Ready of wanted, as `2/3`.
+    pub ready: String,
+    /// Tenant the job is charged to.
+    pub tenant: String,
+    /// The nodes of the replicas, in short.
+    pub nodes: String,
+    /// In words, why a replica waits; empty when none does.
+    pub why: String,
+    /// Since when a replica waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting_since: Option<Time>,
+    /// Replicas that exist.
+    pub replicas: u32,
+    /// Replicas that are ready.
+    pub ready_replicas: u32,
+    /// Label selector of the replicas, for autoscalers.
+    pub selector: String,
+    /// `metadata.generation` this status is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Conditions: QuotaReserved, Admitted, PodsReady, Ready, Reconciling.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}

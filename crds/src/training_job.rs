@@ -1,0 +1,152 @@
+//! `TrainingJob`: a gang of workers that starts whole or not at all.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::decision::DecidedDevice;
+use crate::gpu::GpuRequest;
+use crate::pod_template::PodTemplate;
+
+/// A gang of workers on GPUs. It runs as an indexed `batch/v1` Job of the same
+/// name, with a headless Service and the usual rendezvous variables
+/// (`MASTER_ADDR`, `MASTER_PORT`, `WORLD_SIZE`, `RANK`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[kube(
+    group = "vingt.dev",
+    version = "v1alpha1",
+    kind = "TrainingJob",
+    namespaced,
+    status = "TrainingJobStatus",
+    shortname = "tj",
+    category = "vingt",
+    derive = "PartialEq",
+    validation = Rule::new("self.metadata.name.size() <= 52").message("the name may have at most 52 characters: the pods' names and their DNS labels are made from it"),
+    printcolumn = r#"{"name":"State","type":"string","jsonPath":".status.state"}"#,
+    printcolumn = r#"{"name":"GPU","type":"string","jsonPath":".status.gpu"}"#,
+    printcolumn = r#"{"name":"Workers","type":"string","jsonPath":".status.workers"}"#,
+    printcolumn = r#"{"name":"Tenant","type":"string","jsonPath":".status.tenant"}"#,
+    printcolumn = r#"{"name":"Node","type":"string","jsonPath":".status.nodes"}"#,
+    printcolumn = r#"{"name":"Wait","type":"date","jsonPath":".status.waitingSince"}"#,
+    printcolumn = r#"{"name":"Why","type":"string","jsonPath":".status.why"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TrainingJobSpec {
+    /// Number of workers; all start together.
+    #[schemars(range(min = 1, max = 4096))]
+    #[x_kube(validation = ("self == oldSelf", "workers cannot be changed after creation: make a new job"))]
+    pub workers: u32,
+    /// What each worker needs.
+    #[x_kube(validation = ("self == oldSelf", "gpu cannot be changed after creation: make a new job"))]
+    pub gpu: GpuRequest,
+    /// Template of the workers' pods. The first container gets the devices,
+    /// unless containers name the claim `gpu` themselves.
+    #[x_kube(validation = ("self == oldSelf", "template cannot be changed after creation: make a new job"))]
+    pub template: PodTemplate,
+    /// Higher runs first, within a tenant.
+    #[serde(default)]
+    #[schemars(range(min = -1000, max = 1000))]
+    pub priority: i32,
+    /// Take the job back, or don't start it, until this is false again.
+    #[serde(default)]
+    pub suspend: bool,
+    /// What happens when a worker fails.
+    #[serde(default)]
+    pub restart_policy: RestartPolicy,
+    /// How often the gang is restarted before the job counts as failed.
+    #[serde(default = "default_max_restarts")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub max_restarts: u32,
+    /// Seconds, from the start, after which the job is ended as failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 315_360_000))]
+    pub active_deadline_seconds: Option<i64>,
+    /// Seconds within which all workers must be ready; else the gang is withdrawn whole and tried elsewhere.
+    #[serde(default = "default_ready_timeout_seconds")]
+    #[schemars(range(min = 10, max = 86_400))]
+    pub ready_timeout_seconds: u32,
+    /// How the workers save their progress when they are asked to leave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
+}
+
+fn default_max_restarts() -> u32 {
+    3
+}
+
+fn default_ready_timeout_seconds() -> u32 {
+    300
+}
+
+/// What happens to a gang when one of its workers fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RestartPolicy {
+    /// All workers are stopped, and the gang is queued and started again as a whole.
+    #[default]
+    OnFailure,
+    /// The job has failed.
+    Never,
+}
+
+/// How a worker saves its progress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Checkpoint {
+    /// Seconds between SIGTERM and SIGKILL: the time a checkpoint takes.
+    #[schemars(range(min = 0, max = 86_400))]
+    pub grace_seconds: i64,
+}
+
+/// What the operator knows of a `TrainingJob`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TrainingJobStatus {
+    /// One word: Waiting, Starting, Running, Restarting, Suspended, Succeeded, Failed or Invalid.
+    pub state: String,
+    /// What each worker holds or asks for.
+    pub gpu: String,
+    /// Ready of wanted, as `3/4`.
+    pub workers: String,
+    /// Tenant the job is charged to.
+    pub tenant: String,
+    /// The nodes of the workers, in short.
+    pub nodes: String,
+    /// In words, why the job waits; empty when it doesn't.
+    pub why: String,
+    /// Since when it waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting_since: Option<Time>,
+    /// When the gang was last admitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admitted_at: Option<Time>,
+    /// How often the gang was restarted after a failure.
+    pub restarts: u32,
+    /// How often the gang was withdrawn since it last ran: its wait for the next try grows with it.
+    pub withdrawals: u32,
+    /// Nodes on which the last try did not become ready; avoided while others fit.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub avoid_nodes: Vec<String>,
+    /// The plan: where each worker runs. Decided as a whole, before any pod starts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub assignments: Vec<Assignment>,
+    /// `metadata.generation` this status is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Conditions: QuotaReserved, Admitted, PodsReady, Evicted, Finished, Ready, Reconciling.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// Where one worker runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Assignment {
+    /// Completion index of the worker's pod.
+    pub worker: u32,
+    /// The node.
+    pub node: String,
+    /// The devices, by the request names of the worker's claim.
+    pub devices: Vec<DecidedDevice>,
+}
