@@ -1,1 +1,5 @@
-//! stub
+//! The node agent of vingt: reads GPUs through NVML, publishes them as
+//! `ResourceSlices`, and makes and removes MIG partitions for claims that the
+//! operator decided. It decides nothing itself.
+
+pub mod proto;
