@@ -90,8 +90,15 @@ mod tests {
     fn the_transition_time_moves_with_the_status_only() {
         let mut conditions = Vec::new();
         let mut set = |status, message, second| {
-            let changed =
-                set_condition(&mut conditions, ConditionType::Admitted, status, "R", message, Some(1), at(second));
+            let changed = set_condition(
+                &mut conditions,
+                ConditionType::Admitted,
+                status,
+                "R",
+                message,
+                Some(1),
+                at(second),
+            );
             (changed, conditions[0].last_transition_time.0, conditions.len())
         };
         assert_eq!(set(false, "a", 1), (true, at(1), 1));

@@ -67,7 +67,9 @@ impl std::fmt::Display for InvalidDecision {
                 write!(f, "the decision record (annotation {}) does not parse: {why}", names::DECISION)
             }
             Self::OtherClaim(uid) => write!(f, "the decision record is for another claim, with UID {uid}"),
-            Self::OtherDevices => write!(f, "the claim is allocated other devices than its decision record names"),
+            Self::OtherDevices => {
+                write!(f, "the claim is allocated other devices than its decision record names")
+            }
         }
     }
 }

@@ -18,7 +18,10 @@ pub fn files() -> Result<Vec<(String, String)>, serde_yaml::Error> {
         .map(|crd| {
             let name = format!("{}.yaml", crd.spec.names.plural);
             let yaml = serde_yaml::to_string(crd)?;
-            Ok((name, format!("# Generated from crds/src by `cargo run -p vingt-crds`; do not edit.\n{yaml}")))
+            Ok((
+                name,
+                format!("# Generated from crds/src by `cargo run -p vingt-crds`; do not edit.\n{yaml}"),
+            ))
         })
         .collect()
 }
