@@ -13,6 +13,7 @@ mod inference_job;
 pub mod manifests;
 pub mod names;
 mod pod_template;
+mod reference;
 mod tenant;
 mod training_job;
 

@@ -1,5 +1,6 @@
-//! The CRDs as YAML, one file per kind. The same text goes to `crds/yaml` and
-//! into the chart; a test fails when either is stale.
+//! What is generated from the types: the CRDs as YAML, one file per kind, for
+//! `crds/yaml` and the chart, and the API reference. A test fails when one is
+//! stale.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -11,20 +12,19 @@ pub fn all() -> Vec<CustomResourceDefinition> {
     vec![InferenceJob::crd(), Tenant::crd(), TrainingJob::crd()]
 }
 
-/// File name and content of each CRD's manifest.
+/// Everything that is generated from the types: path from the repository's root, and content.
 pub fn files() -> Result<Vec<(String, String)>, serde_yaml::Error> {
-    all()
-        .iter()
-        .map(|crd| {
-            let name = format!("{}.yaml", crd.spec.names.plural);
-            let yaml = serde_yaml::to_string(crd)?;
-            Ok((
-                name,
-                format!("# Generated from crds/src by `cargo run -p vingt-crds`; do not edit.\n{yaml}"),
-            ))
-        })
-        .collect()
+    let crds = all();
+    let mut files = vec![("docs/api.md".to_owned(), crate::reference::markdown(&crds))];
+    for crd in &crds {
+        let yaml = serde_yaml::to_string(crd)?;
+        let text = format!("# Generated from crds/src by `cargo run -p vingt-crds`; do not edit.\n{yaml}");
+        for folder in FOLDERS {
+            files.push((format!("{folder}/{}.yaml", crd.spec.names.plural), text.clone()));
+        }
+    }
+    Ok(files)
 }
 
-/// The folders that hold the manifests, from the repository's root.
-pub const FOLDERS: [&str; 2] = ["crds/yaml", "charts/vingt/files/crds"];
+/// The folders that hold the CRDs, from the repository's root.
+const FOLDERS: [&str; 2] = ["crds/yaml", "charts/vingt/files/crds"];
