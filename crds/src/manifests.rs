@@ -2,14 +2,34 @@
 //! `crds/yaml` and the chart, and the API reference. A test fails when one is
 //! stale.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
 use kube::CustomResourceExt;
 
 use crate::{InferenceJob, Tenant, TrainingJob};
 
 /// All CRDs of vingt.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![InferenceJob::crd(), Tenant::crd(), TrainingJob::crd()]
+    let mut crds = vec![InferenceJob::crd(), Tenant::crd(), TrainingJob::crd()];
+    for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
+        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            drop_unknown_formats(schema);
+        }
+    }
+    crds
+}
+
+/// Rust's unsigned integers are no formats that the API server knows; it warns
+/// about each. The bounds say the same.
+fn drop_unknown_formats(schema: &mut JSONSchemaProps) {
+    if schema.format.as_deref().is_some_and(|format| format.starts_with("uint")) {
+        schema.format = None;
+    }
+    schema.properties.iter_mut().flatten().for_each(|(_, field)| drop_unknown_formats(field));
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        drop_unknown_formats(items);
+    }
 }
 
 /// Everything that is generated from the types: path from the repository's root, and content.

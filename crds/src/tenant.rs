@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("!has(self.limitGPUs) || !has(self.guaranteedGPUs) || (isQuantity(self.limitGPUs) && isQuantity(self.guaranteedGPUs) && quantity(self.limitGPUs).compareTo(quantity(self.guaranteedGPUs)) >= 0)",
+#[x_kube(validation = ("!has(self.limitGPUs) || !has(self.guaranteedGPUs) || (isQuantity(string(self.limitGPUs)) && isQuantity(string(self.guaranteedGPUs)) && quantity(string(self.limitGPUs)).compareTo(quantity(string(self.guaranteedGPUs))) >= 0)",
     "limitGPUs must be at least guaranteedGPUs"))]
 pub struct TenantSpec {
     /// Which namespaces are this tenant's.
@@ -86,7 +86,7 @@ fn gpus(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "nullable": true,
         "maxLength": 32,
         "x-kubernetes-validations": [{
-            "rule": "type(self) == int ? self >= 0 : isQuantity(self) && !quantity(self).isLessThan(quantity('0'))",
+            "rule": "isQuantity(string(self)) && !quantity(string(self)).isLessThan(quantity('0'))",
             "message": "not a number of GPUs: write for example 8 or 2.5",
         }],
     })
