@@ -3,3 +3,6 @@
 //! operator decided. It decides nothing itself.
 
 pub mod proto;
+pub mod nvml;
+pub mod inventory;
+pub mod target;
