@@ -6,6 +6,15 @@
 //! the benchmarks run the same code, and the same snapshot and time give the
 //! same plan.
 
+mod audit;
+mod geometry;
 pub mod model;
+mod placement;
+mod queue;
+#[cfg(test)]
+mod testing;
 
+pub use audit::{Holding, Violation, audit};
+pub use geometry::{Counter, charge};
 pub use model::{Plan, Snapshot};
+pub use queue::{gpus, plan};
