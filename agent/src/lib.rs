@@ -2,7 +2,11 @@
 //! `ResourceSlices`, and makes and removes MIG partitions for claims that the
 //! operator decided. It decides nothing itself.
 
-pub mod proto;
-pub mod nvml;
+pub mod cdi;
+mod files;
 pub mod inventory;
+pub mod journal;
+pub mod nvml;
+pub mod proto;
+pub mod steps;
 pub mod target;

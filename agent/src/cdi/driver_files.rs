@@ -1,0 +1,101 @@
+//! The driver's user-space files that a container needs, where this node has them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use super::{CdiConfig, on_host};
+
+/// Folders of libraries, as distributions have them; the first that holds a library counts.
+const LIBRARY_FOLDERS: [&str; 5] =
+    ["usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib64", "usr/lib", "lib64"];
+
+/// Libraries that CUDA programs load, by the names they load them with.
+const LIBRARIES: [&str; 10] = [
+    "libcuda.so.1",
+    "libcudadebugger.so.1",
+    "libnvidia-gpucomp.so",
+    "libnvidia-ml.so.1",
+    "libnvidia-nvvm.so.4",
+    "libnvidia-opencl.so.1",
+    "libnvidia-ptxjitcompiler.so.1",
+    "libnvcuvid.so.1",
+    "libnvidia-encode.so.1",
+    "libnvidia-allocator.so.1",
+];
+
+const PROGRAMS: [&str; 2] = ["usr/bin/nvidia-smi", "usr/bin/nvidia-debugdump"];
+
+/// Mounts by path in the container; values are paths as the container runtime sees them.
+pub(super) fn mounts(config: &CdiConfig) -> BTreeMap<PathBuf, PathBuf> {
+    let root = &config.driver_root;
+    let mut mounts = BTreeMap::new();
+    let mut add = |inner: PathBuf| {
+        let found = resolve(root, &inner);
+        if let Some(file) = &found {
+            mounts.insert(Path::new("/").join(inner), on_host(config, file));
+        }
+        found.is_some()
+    };
+    for library in LIBRARIES {
+        // A name without a version stands for `name.<driver version>`.
+        for folder in LIBRARY_FOLDERS {
+            let names = if library.ends_with(".so") { versioned(&root.join(folder), library) } else { vec![library.to_owned()] };
+            if names.into_iter().any(|name| add(Path::new(folder).join(name))) {
+                break;
+            }
+        }
+    }
+    for program in PROGRAMS {
+        add(PathBuf::from(program));
+    }
+    mounts
+}
+
+fn versioned(folder: &Path, library: &str) -> Vec<String> {
+    let names = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = names
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.strip_prefix(library).is_some_and(|rest| rest.starts_with('.')))
+        .collect();
+    names.sort();
+    names
+}
+
+/// The file behind `inner` with all symbolic links followed inside `root`; absolute links too.
+fn resolve(root: &Path, inner: &Path) -> Option<PathBuf> {
+    let mut path = PathBuf::new();
+    let mut left: Vec<_> = components(inner);
+    left.reverse();
+    let mut links = 0;
+    while let Some(part) = left.pop() {
+        if part == ".." {
+            path.pop();
+            continue;
+        }
+        let next = path.join(&part);
+        match fs::read_link(root.join(&next)) {
+            Ok(link) if links < 40 => {
+                links += 1;
+                if link.is_absolute() {
+                    path = PathBuf::new();
+                }
+                left.extend(components(&link).into_iter().rev());
+            }
+            Ok(_) => return None,
+            Err(_) => path = next,
+        }
+    }
+    let file = root.join(path);
+    file.is_file().then_some(file)
+}
+
+fn components(path: &Path) -> Vec<std::ffi::OsString> {
+    path.components()
+        .filter_map(|part| match part {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            _ => None,
+        })
+        .collect()
+}
