@@ -1,1 +1,10 @@
-//! stub
+//! The operator of vingt: watches the cluster, has the core decide, and writes
+//! the decisions.
+//!
+//! What is decided, and why, is in `vingt-core`; this crate turns the API's
+//! objects into a snapshot and a plan into writes, such that a crash between
+//! any two writes ends in a whole gang or none.
+
+pub mod quantity;
+pub mod snapshot;
+pub mod world;

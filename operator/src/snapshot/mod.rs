@@ -1,0 +1,3 @@
+//! snapshot
+
+mod selector;
