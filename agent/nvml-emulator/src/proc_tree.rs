@@ -57,8 +57,13 @@ pub(crate) fn sync(root: &Path, state: &State) -> Result<(), StoreError> {
         put(&driver.join("gpus").join(folder).join("information"), &text)?;
     }
 
+    sync_capabilities(root, state)
+}
+
+/// The part of [`sync`] that changes while the node runs.
+pub(crate) fn sync_capabilities(root: &Path, state: &State) -> Result<(), StoreError> {
     let wanted = capabilities(state);
-    let caps = driver.join("capabilities");
+    let caps = root.join("proc/driver/nvidia/capabilities");
     for (path, minor) in &wanted {
         let owner_only = path.starts_with("mig/");
         put(&caps.join(path), &access(*minor, owner_only))?;

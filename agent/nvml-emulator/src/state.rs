@@ -46,6 +46,7 @@ pub(crate) struct Gpu {
     pub persistence: bool,
     /// `nvmlComputeMode_t`; 0 is the default mode.
     pub compute_mode: u32,
+    /// By id.
     pub instances: Vec<GpuInstance>,
     pub processes: Vec<Process>,
 }
@@ -59,6 +60,7 @@ pub(crate) struct GpuInstance {
     pub profile_id: u32,
     /// First memory slice.
     pub start: u32,
+    /// By id.
     pub compute: Vec<ComputeInstance>,
 }
 
@@ -71,8 +73,6 @@ pub(crate) struct ComputeInstance {
     pub profile_id: u32,
     /// First compute slice within the GPU instance.
     pub start: u32,
-    /// Index of the MIG device on its GPU; stays when others go, so indices have holes.
-    pub mig_index: u32,
     /// `MIG-…`, new with every creation.
     pub uuid: String,
 }

@@ -149,7 +149,7 @@ impl Store {
         if state != *old {
             self.write(&mut state)?;
             if proc_tree::differ(&old, &state) {
-                proc_tree::sync(&self.root, &state)?;
+                proc_tree::sync_capabilities(&self.root, &state)?;
             }
         }
         Ok(answer)

@@ -1,13 +1,26 @@
 //! Counting devices and getting their handles.
 
-use std::ffi::c_char;
+use std::ffi::{CStr, c_char};
+
+use nvml_wrapper_sys::bindings as sys;
 
 use crate::code::Code;
 use crate::session::Session;
 
 use super::handles::{Device, DeviceHandle, View};
 use super::nvml;
-use super::pointers::{In, Out};
+use super::pointers::{In, Out, struct_version};
+
+/// `nvmlUUID_v1_t` with the text member of its union, the largest one.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct UuidV1 {
+    version: u32,
+    kind: u32,
+    text: [u8; 41],
+}
+const UUID_VERSION_1: u32 = struct_version::<UuidV1>(1);
+const _: () = assert!(size_of::<UuidV1>() == size_of::<sys::nvmlUUID_v1_t>());
 
 nvml! {
     fn nvmlDeviceGetCount(count: Out<u32>) |session| {
@@ -28,6 +41,22 @@ nvml! {
 
     fn nvmlDeviceGetHandleByUUID(uuid: In<c_char>, device: Out<DeviceHandle>) |session| {
         device.set(by_uuid(&session.view()?, uuid.text()?)?)
+    }
+
+    fn nvmlDeviceGetHandleByUUIDV(uuid: In<UuidV1>, device: Out<DeviceHandle>) |session| {
+        let uuid = uuid.get()?;
+        if uuid.version != UUID_VERSION_1 {
+            return Err(Code::ArgumentVersionMismatch);
+        }
+        match uuid.kind {
+            sys::nvmlUUIDType_t_NVML_UUID_TYPE_ASCII => {
+                let text = CStr::from_bytes_until_nul(&uuid.text).map_err(|_| Code::InvalidArgument)?;
+                let text = text.to_str().map_err(|_| Code::InvalidArgument)?;
+                device.set(by_uuid(&session.view()?, text)?)
+            }
+            sys::nvmlUUIDType_t_NVML_UUID_TYPE_BINARY => Err(Code::NotSupported),
+            _ => Err(Code::InvalidArgument),
+        }
     }
 
     fn nvmlDeviceGetHandleBySerial(serial: In<c_char>, device: Out<DeviceHandle>) |session| {
@@ -52,7 +81,10 @@ nvml! {
                 let at = view.gpus().position(|other| other.minor == gpu.minor).ok_or(Code::InvalidArgument)?;
                 index.set(u32::try_from(at).map_err(|_| Code::Unknown)?)
             }
-            Device::Mig(_, _, compute) => index.set(compute.mig_index),
+            Device::Mig(gpu, _, compute) => {
+                let at = view.mig_devices(gpu).position(|(_, other)| other.serial == compute.serial);
+                index.set(u32::try_from(at.ok_or(Code::InvalidArgument)?).map_err(|_| Code::Unknown)?)
+            }
         }
     }
 }

@@ -131,7 +131,8 @@ impl View<'_> {
         gpu.instances.iter().filter(|instance| self.session.visibility.gpu_instance(gpu, instance))
     }
 
-    /// The MIG devices of a GPU this process sees.
+    /// The MIG devices of a GPU this process sees; the position is the index. As with the driver it follows from the
+    /// ids of the instances, so that it changes when others come and go: a handle or a UUID lasts, an index does not.
     pub fn mig_devices<'g>(
         &self,
         gpu: &'g Gpu,

@@ -98,6 +98,25 @@ nvml! {
         })
     }
 
+    fn nvmlDeviceGetBusType(device: DeviceHandle, bus: Out<u32>) |session| {
+        session.view()?.device(device)?;
+        bus.set(sys::NVML_BUS_TYPE_PCIE)
+    }
+
+    fn nvmlDeviceGetGspFirmwareVersion(device: DeviceHandle, version: Out<c_char>) |session| {
+        let view = session.view()?;
+        view.device(device)?;
+        // The caller's buffer has NVML_GSP_FIRMWARE_VERSION_BUF_SIZE bytes, as the header demands.
+        version.set_text(sys::NVML_GSP_FIRMWARE_VERSION_BUF_SIZE, &view.state.driver_version)
+    }
+
+    fn nvmlDeviceGetGspFirmwareMode(device: DeviceHandle, enabled: Out<u32>, default: Out<u32>) |session| {
+        session.view()?.device(device)?;
+        default.check()?;
+        enabled.set(1)?;
+        default.set(1)
+    }
+
     fn nvmlDeviceGetIrqNum(device: DeviceHandle, irq: Out<u32>) |session| {
         irq.set(100 + session.view()?.device(device)?.gpu().minor)
     }

@@ -31,11 +31,17 @@ nvml! {
 
     fn nvmlDeviceGetBAR1MemoryInfo(device: DeviceHandle, memory: Out<nvmlBAR1Memory_t>) |session| {
         let view = session.view()?;
-        let Device::Gpu(gpu) = view.device(device)? else {
-            return Err(Code::NotSupported);
+        let device = view.device(device)?;
+        let card = device.gpu().card()?;
+        // The window covers all memory; a GPU instance has its share of it.
+        let window = card.total_memory_mib.next_power_of_two() * MIB;
+        let total = match device {
+            Device::Gpu(_) => window,
+            Device::Mig(_, instance, _) => {
+                let slices = instance.profile(card)?.memory_slices;
+                window * u64::from(slices) / u64::from(card.memory_slices)
+            }
         };
-        // The window covers all memory.
-        let total = gpu.card()?.total_memory_mib.next_power_of_two() * MIB;
         let used = MIB;
         memory.set(nvmlBAR1Memory_t { bar1Total: total, bar1Free: total - used, bar1Used: used })
     }

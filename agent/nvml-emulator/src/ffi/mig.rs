@@ -69,8 +69,7 @@ nvml! {
         if index >= MAX_MIG_DEVICES {
             return Err(Code::InvalidArgument);
         }
-        let found = view.mig_devices(gpu).find(|(_, compute)| compute.mig_index == index);
-        let (_, compute) = found.ok_or(Code::NotFound)?;
+        let (_, compute) = view.mig_devices(gpu).nth(index as usize).ok_or(Code::NotFound)?;
         mig_device.set(DeviceHandle::of_mig(gpu, compute))
     }
 

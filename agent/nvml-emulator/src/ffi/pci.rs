@@ -1,6 +1,6 @@
 //! Where a GPU is on the PCI bus. A MIG device is where its GPU is.
 
-use nvml_wrapper_sys::bindings::nvmlPciInfo_t;
+use nvml_wrapper_sys::bindings::{nvmlPciInfo_t, nvmlPciInfoExt_v1_t};
 
 use crate::cards::Architecture;
 use crate::code::Code;
@@ -8,7 +8,7 @@ use crate::session::Session;
 
 use super::handles::{Device, DeviceHandle};
 use super::nvml;
-use super::pointers::{Out, text_array};
+use super::pointers::{Out, struct_version, text_array};
 
 /// The fields that all versions of `nvmlPciInfo_t` have in common; the first two end (with reserved fields) before
 /// the long bus id of the third.
@@ -42,6 +42,25 @@ nvml! {
             device: start.device,
             pciDeviceId: start.device_id,
             pciSubSystemId: start.subsystem_id,
+            busId: text_array(&session.view()?.device(device)?.gpu().pci_bus_id()),
+        })
+    }
+
+    fn nvmlDeviceGetPciInfoExt(device: DeviceHandle, pci: Out<nvmlPciInfoExt_v1_t>) |session| {
+        let version = pci.cast::<u32>().get()?;
+        if version != struct_version::<nvmlPciInfoExt_v1_t>(1) {
+            return Err(Code::ArgumentVersionMismatch);
+        }
+        let start = start_of(session, device)?;
+        pci.set(nvmlPciInfoExt_v1_t {
+            version,
+            domain: start.domain,
+            bus: start.bus,
+            device: start.device,
+            pciDeviceId: start.device_id,
+            pciSubSystemId: start.subsystem_id,
+            baseClass: 3,
+            subClass: 2,
             busId: text_array(&session.view()?.device(device)?.gpu().pci_bus_id()),
         })
     }

@@ -87,7 +87,6 @@ pub(crate) fn create(
     let seed = state.seed.clone();
     let gpu = state.gpu_mut(minor)?;
     let card = gpu.card()?;
-    let mig_index = lowest_free(gpu.mig_devices().map(|(_, compute)| compute.mig_index));
     let instance = gpu
         .instances
         .iter_mut()
@@ -108,7 +107,6 @@ pub(crate) fn create(
         serial,
         profile_id,
         start,
-        mig_index,
         uuid: format!("MIG-{}", uuid::derive(&seed, &format!("instance {serial}"))),
     });
     instance.compute.sort_by_key(|compute| compute.id);

@@ -4,8 +4,8 @@ use std::ptr;
 
 use nvml_wrapper::enum_wrappers::device::Brand;
 use nvml_wrapper_sys::bindings as sys;
-use nvml_wrapper_sys::bindings::NvmlLib;
 
+use crate::calls::{create_at as create, get, gpu};
 use crate::node::Node;
 
 const NOT_SUPPORTED: u32 = 3;
@@ -14,34 +14,6 @@ const INVALID_ARGUMENT: u32 = 2;
 const IN_USE: u32 = 19;
 const INSUFFICIENT_RESOURCES: u32 = 23;
 const VERSION_MISMATCH: u32 = 25;
-
-/// A call with one result: `Ok` with it, or the code.
-macro_rules! get {
-    ($library:expr, $function:ident, $($argument:expr),* ; $type:ty) => {{
-        // SAFETY: all zeros is a value of every structure of NVML, handles included.
-        let mut value: $type = unsafe { std::mem::zeroed() };
-        // SAFETY: `value` outlives the call; the other arguments are numbers, handles or pointers to locals.
-        match unsafe { $library.$function($($argument,)* &raw mut value) } {
-            0 => Ok(value),
-            code => Err(code),
-        }
-    }};
-}
-
-fn gpu(library: &NvmlLib, index: u32) -> sys::nvmlDevice_t {
-    get!(library, nvmlDeviceGetHandleByIndex_v2, index; sys::nvmlDevice_t).expect("the GPU")
-}
-
-fn create(
-    library: &NvmlLib,
-    gpu: sys::nvmlDevice_t,
-    profile: u32,
-    start: u32,
-    size: u32,
-) -> Result<sys::nvmlGpuInstance_t, u32> {
-    let placement = sys::nvmlGpuInstancePlacement_t { start, size };
-    get!(library, nvmlDeviceCreateGpuInstanceWithPlacement, gpu, profile, &raw const placement; sys::nvmlGpuInstance_t)
-}
 
 #[test]
 fn wrapper_reads_what_the_node_description_says() {

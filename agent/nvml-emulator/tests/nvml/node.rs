@@ -44,12 +44,17 @@ impl Node {
 
     /// The library's C functions, initialized.
     pub fn raw(&self) -> NvmlLib {
-        // SAFETY: the library is ours and runs nothing when it is loaded.
-        let library = unsafe { NvmlLib::new(self.library()) }.expect("the library loads");
-        // SAFETY: takes no arguments.
-        assert_eq!(unsafe { library.nvmlInit_v2() }, 0);
-        library
+        raw(self.root())
     }
+}
+
+/// The C functions of the library that lies in a node's root, initialized.
+pub fn raw(root: &Path) -> NvmlLib {
+    // SAFETY: the library is ours and runs nothing when it is loaded.
+    let library = unsafe { NvmlLib::new(root.join("libnvidia-ml.so.1")) }.expect("the library loads");
+    // SAFETY: takes no arguments.
+    assert_eq!(unsafe { library.nvmlInit_v2() }, 0);
+    library
 }
 
 fn built_library() -> PathBuf {
