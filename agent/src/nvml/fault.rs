@@ -53,6 +53,7 @@ pub(crate) mod code {
     pub(crate) const FUNCTION_NOT_FOUND: u32 = 13;
     pub(crate) const LIBRARY_VERSION_MISMATCH: u32 = 18;
     pub(crate) const IN_USE: u32 = 19;
+    pub(crate) const INSUFFICIENT_RESOURCES: u32 = 23;
     pub(crate) const VERSION_MISMATCH: u32 = 25;
 }
 

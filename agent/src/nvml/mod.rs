@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 pub use fault::Fault;
+pub(crate) use fault::code;
 pub use session::{Inventory, Session};
 pub use types::{ComputeInstance, Gpu, Instance, MigMode, Placement, Profile, Unreadable};
 
