@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on stops
 
 mod calls;
+mod devices;
 mod faults;
 mod life_cycle;
 mod model;
 mod node;
+mod python;
 mod sharing;
 mod symbols;
 mod visibility;

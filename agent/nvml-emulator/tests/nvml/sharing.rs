@@ -100,7 +100,7 @@ fn what_another_process_does_is_seen_at_once() {
     let mig =
         get!(library, nvmlDeviceGetMigDeviceHandleByIndex, gpu, 0; sys::nvmlDevice_t).expect("the device");
     let first = uuid(&library, mig).expect("its UUID");
-    assert_eq!(node.emulator.occupancy().unwrap()[0].partitions[0].uuids, [first.clone()]);
+    assert_eq!(node.emulator.occupancy().unwrap()[0].partitions[0].uuids, std::slice::from_ref(&first));
     assert_eq!(create_at(&library, gpu, 14, 2, 2), Err(INSUFFICIENT_RESOURCES));
 
     run("destroy", &node);
