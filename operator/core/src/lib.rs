@@ -7,7 +7,9 @@
 //! same plan.
 
 mod audit;
+mod claims;
 mod geometry;
+pub mod lifecycle;
 pub mod model;
 mod placement;
 mod queue;
@@ -15,6 +17,7 @@ mod queue;
 mod testing;
 
 pub use audit::{Holding, Violation, audit};
+pub use claims::{ClaimState, ClaimWrite, ClaimsStep, claims_step};
 pub use geometry::{Counter, charge};
 pub use model::{Plan, Snapshot};
 pub use queue::{gpus, plan};
