@@ -7,6 +7,7 @@
 
 mod fault;
 mod raw;
+mod seen;
 mod session;
 mod types;
 

@@ -29,6 +29,7 @@ use crate::journal::Journal;
 use crate::metrics::{Metrics, Operation};
 use crate::nvml::{Fault, Nvml};
 use crate::steps::Steps;
+pub use sweep::Sweep;
 
 /// A claim as the kubelet names it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
