@@ -19,8 +19,9 @@ pub struct SeenGpu {
     pub uuid: String,
     /// Product name.
     pub product: String,
-    /// Memory of the whole GPU, in MiB.
-    pub memory_mib: u64,
+    /// Memory of the whole GPU, in MiB, where the driver tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
     /// The partitions that are visible.
     pub partitions: Vec<SeenPartition>,
 }
@@ -59,7 +60,7 @@ pub fn table(gpus: &[SeenGpu]) -> String {
     };
     line(["DEVICE", "PROFILE", "MEMORY", "PLACEMENT", "UUID"]);
     for gpu in gpus {
-        let memory = format!("{} MiB", gpu.memory_mib);
+        let memory = gpu.memory_mib.map(|mib| format!("{mib} MiB")).unwrap_or_default();
         line([&format!("gpu-{} {}", gpu.minor, gpu.product), "", &memory, "", &gpu.uuid]);
         for partition in &gpu.partitions {
             let memory = format!("{} MiB", partition.memory_mib);

@@ -1,6 +1,7 @@
 //! Wires the agent together and keeps it running: the edge, where clients are
 //! made, tasks started and signals heard.
 
+use std::io::IsTerminal;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ const STOP: Duration = Duration::from_secs(20);
 
 /// Runs a command to its end.
 pub fn main(cli: Cli) -> anyhow::Result<()> {
-    log_to_stderr(cli.log_format);
+    log_to_stderr(cli.log_format, if matches!(cli.command, Command::Devices(_)) { "warn" } else { "info" });
     match cli.command {
         Command::Devices(options) => {
             let gpus = devices::seen(&options.nvml_library)?;
@@ -56,10 +57,14 @@ pub fn main(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-fn log_to_stderr(format: LogFormat) {
+/// `level` is what is logged unless `RUST_LOG` says otherwise.
+fn log_to_stderr(format: LogFormat, level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

@@ -17,7 +17,6 @@ impl Session {
     fn seen_gpu(&self, index: u32) -> Result<SeenGpu, Fault> {
         let handle = self.raw().gpu(index)?;
         let device = self.raw().device(handle);
-        let memory = device.memory_info().map_err(|error| Fault::of("nvmlDeviceGetMemoryInfo_v2", error))?;
         let mut partitions = Vec::new();
         for slot in 0..device.mig_device_count().unwrap_or(0) {
             // Indices can have holes.
@@ -46,7 +45,8 @@ impl Session {
             minor: device.minor_number().map_err(|error| Fault::of("nvmlDeviceGetMinorNumber", error))?,
             uuid: device.uuid().map_err(|error| Fault::of("nvmlDeviceGetUUID", error))?,
             product: device.name().map_err(|error| Fault::of("nvmlDeviceGetName", error))?,
-            memory_mib: memory.total / MIB,
+            // In MIG mode the whole GPU's memory is told to the privileged only: not inside a container.
+            memory_mib: device.memory_info().ok().map(|memory| memory.total / MIB),
             partitions,
         })
     }
