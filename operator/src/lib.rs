@@ -5,6 +5,14 @@
 //! objects into a snapshot and a plan into writes, such that a crash between
 //! any two writes ends in a whole gang or none.
 
-pub mod quantity;
-pub mod snapshot;
-pub mod world;
+pub mod cli;
+mod client;
+mod engine;
+mod http;
+mod lease;
+mod metrics;
+mod quantity;
+mod run;
+mod snapshot;
+mod tenants;
+mod world;

@@ -6,6 +6,7 @@
 //! (Versions are comparable integers since Kubernetes 1.35.) Nothing is decided
 //! here.
 
+mod claim;
 mod node;
 mod pod;
 pub mod requests;
@@ -17,15 +18,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim};
+use k8s_openapi::api::resource::v1::DeviceClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::DynamicObject;
 use vingt_crds::{InferenceJob, Tenant, TrainingJob};
 
+pub use claim::Claim;
 pub use node::{Namespace, Node, node_terms, tolerations};
 pub use pod::{Owner, Pod, PodClaim, Scheduling};
 pub use slice::{Attribute, Device, Slice, Traits};
-pub use watch::{Sources, watch_all};
+pub use watch::{Sources, chain, watch_all};
 pub use workload::{Deployment, Job, Owned};
 
 /// Namespace and name; the namespace is empty for what belongs to none.
@@ -128,7 +130,7 @@ world! {
     /// Pods, all of them: each counts on its node.
     pods: Pod(Pod),
     /// `ResourceClaims`, all of them.
-    claims: Claim(ResourceClaim),
+    claims: Claim(Claim),
     /// The slices of vingt's driver.
     slices: Slice(Slice),
     /// Device classes.
@@ -265,7 +267,6 @@ macro_rules! whole {
 
 whole! {
     Tenant => Tenant,
-    ResourceClaim => Claim,
     DeviceClass => Class,
     TrainingJob => TrainingJob,
     InferenceJob => InferenceJob,

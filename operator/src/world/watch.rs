@@ -20,7 +20,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use vingt_crds::{InferenceJob, Tenant, TrainingJob, names};
 
-use super::{Change, Deployment, Delta, Job, Key, Namespace, Node, Owned, Pod, ServiceKind, Slice, TemplateKind, View, version};
+use super::{Change, Claim, Deployment, Delta, Job, Key, Namespace, Node, Owned, Pod, ServiceKind, Slice, TemplateKind, View, version};
 
 /// Where changes go.
 pub type Sources = UnboundedSender<Change>;
@@ -36,7 +36,7 @@ pub fn watch_all(client: &Client, to: &Sources) -> JoinSet<()> {
     tasks.spawn(watch::<Node>(client.clone(), resource::<core::Node>(), all.clone(), to.clone()));
     tasks.spawn(watch::<Namespace>(client.clone(), resource::<core::Namespace>(), all.clone(), to.clone()));
     tasks.spawn(watch::<Pod>(client.clone(), resource::<core::Pod>(), all.clone(), to.clone()));
-    tasks.spawn(watch::<ResourceClaim>(client.clone(), resource::<ResourceClaim>(), all.clone(), to.clone()));
+    tasks.spawn(watch::<Claim>(client.clone(), resource::<ResourceClaim>(), all.clone(), to.clone()));
     tasks.spawn(watch::<Slice>(client.clone(), resource::<ResourceSlice>(), slices, to.clone()));
     tasks.spawn(watch::<DeviceClass>(client.clone(), resource::<DeviceClass>(), all.clone(), to.clone()));
     tasks.spawn(watch::<Tenant>(client.clone(), resource::<Tenant>(), all.clone(), to.clone()));

@@ -1,0 +1,20 @@
+//! The connection to the API server.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+/// Connects by the file that `KUBECONFIG` names, or else as a pod of the cluster.
+pub async fn connect() -> anyhow::Result<Client> {
+    let mut config = match Kubeconfig::from_env().context("KUBECONFIG")? {
+        Some(file) => Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+            .await
+            .context("the file that KUBECONFIG names cannot be used")?,
+        None => Config::incluster().context("KUBECONFIG is not set, and this is not a pod with a service account")?,
+    };
+    config.connect_timeout = Some(Duration::from_secs(5));
+    config.write_timeout = Some(Duration::from_secs(10));
+    Ok(Client::try_from(config)?)
+}

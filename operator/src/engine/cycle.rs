@@ -1,0 +1,92 @@
+//! One cycle: take the picture, have the core plan, start what follows.
+
+use std::collections::BTreeMap;
+
+use vingt_core::model::Plan;
+
+use super::{Engine, now_ms};
+use crate::snapshot::members::Members;
+use crate::snapshot::pods::PodStage;
+use crate::snapshot::{self, Known, Picture, Subject};
+use crate::tenants::Tenancy;
+use crate::world::Key;
+
+impl Engine {
+    /// Decides once and starts the writes that follow.
+    pub(super) fn cycle(&mut self) {
+        let now_ms = now_ms();
+        let tenancy = Tenancy::of(&self.world, &self.namespace);
+        let members = Members::of(&self.world);
+        let known = Known { tenancy: &tenancy, members: &members, pending: &self.pending };
+        let picture = snapshot::take(&self.world, &mut self.layout, &known);
+        let plan = vingt_core::plan(&picture.snapshot, now_ms);
+        self.count(&picture, &plan);
+        let reasons = reasons(&picture, &plan);
+
+        self.admit(&picture, &plan, now_ms);
+        let Picture { snapshot, stages, .. } = picture;
+        self.layout.gpus = snapshot.gpus;
+        for (key, stage) in &stages {
+            self.follow_pod(key, stage, reasons.pods.get(key).map(String::as_str));
+        }
+    }
+
+    fn count(&self, picture: &Picture, plan: &Plan) {
+        self.metrics.waiting.reset();
+        self.metrics.used_units.reset();
+        for (name, tenant) in &picture.snapshot.tenants {
+            let used = i64::try_from(tenant.used).unwrap_or(i64::MAX);
+            self.metrics.used_units.with_label_values(&[name]).set(used);
+            self.metrics.waiting.with_label_values(&[name]).set(0);
+        }
+        for wait in &plan.waits {
+            let tenant = &picture.snapshot.waiting[wait.workload].tenant;
+            self.metrics.waiting.with_label_values(&[tenant]).inc();
+        }
+    }
+
+    fn admit(&mut self, picture: &Picture, plan: &Plan, now_ms: i64) {
+        for admission in &plan.admissions {
+            let workload = &picture.snapshot.waiting[admission.workload];
+            match &picture.subjects[admission.workload] {
+                Subject::Pod(key, needs) => self.admit_pod(key, needs, admission, workload, &picture.snapshot, now_ms),
+                Subject::Gang(_) => {}
+            }
+        }
+    }
+}
+
+/// Why what was planned waits, in words.
+#[derive(Default)]
+struct Reasons {
+    pods: BTreeMap<Key, String>,
+    gangs: BTreeMap<Key, String>,
+}
+
+fn reasons(picture: &Picture, plan: &Plan) -> Reasons {
+    let mut reasons = Reasons::default();
+    for wait in &plan.waits {
+        let text = wait.reason.to_string();
+        match &picture.subjects[wait.workload] {
+            Subject::Pod(key, _) => reasons.pods.insert(key.clone(), text),
+            Subject::Gang(key) => reasons.gangs.insert(key.clone(), text),
+        };
+    }
+    reasons
+}
+
+impl Engine {
+    fn follow_pod(&mut self, key: &Key, stage: &PodStage, planned: Option<&str>) {
+        match stage {
+            PodStage::Free => self.free_pod(key),
+            PodStage::Waits(why) => self.explain_pod(key, why),
+            PodStage::Plan(_) => {
+                if let Some(why) = planned {
+                    self.explain_pod(key, why);
+                }
+            }
+            PodStage::Bind(binding) => self.bind_pod(key, binding),
+            PodStage::RollBack(claims) => self.roll_back(key, claims),
+        }
+    }
+}

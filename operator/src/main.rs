@@ -1,0 +1,5 @@
+//! The binary `vingt-operator`.
+
+fn main() -> anyhow::Result<()> {
+    vingt_operator::cli::main()
+}
