@@ -1,11 +1,12 @@
 //! One lab: a control plane, nodes, and vingt installed by its chart.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use kube::Client;
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
@@ -13,11 +14,13 @@ use crate::build::go::{Component, ensure_built};
 use crate::build::rust;
 use crate::cleanup::{Guard, clean};
 use crate::control_plane::{Binaries, ControlPlane, client};
+use crate::cut_proxy::CutProxy;
 use crate::emulator;
 use crate::helm::{Helm, Values};
 use crate::layout::{LabLock, Layout};
 use crate::process::Identity;
-use crate::virtual_node::{Addresses, Shared, VirtualNode};
+use crate::virtual_node::program::OwnImage;
+use crate::virtual_node::{Addresses, Program, Programs, Shared, VirtualNode};
 
 /// What a lab is to have.
 #[derive(Debug, Clone)]
@@ -37,6 +40,8 @@ pub struct LabConfig {
     pub allow_mig_mode_switch: bool,
     /// Replicas of the operator.
     pub operator_replicas: u32,
+    /// Whether the operator talks to the API server through a [`CutProxy`].
+    pub cut_proxy: bool,
     /// Whether the chart is installed.
     pub install: bool,
     /// More values for the chart, merged over the lab's.
@@ -54,6 +59,7 @@ impl LabConfig {
             gpus_per_node: 2,
             allow_mig_mode_switch: false,
             operator_replicas: 1,
+            cut_proxy: false,
             install: true,
             values: serde_json::Value::Null,
         }
@@ -82,7 +88,8 @@ pub struct Lab {
     layout: Layout,
     control_plane: ControlPlane,
     nodes: Vec<VirtualNode>,
-    operator_server: Arc<Mutex<Option<String>>>,
+    programs: Arc<Programs>,
+    cut_proxy: Option<CutProxy>,
     kubernetes: PathBuf,
     helm: Helm,
     values: Values,
@@ -121,7 +128,8 @@ impl Lab {
             layout,
             control_plane,
             nodes: Vec::new(),
-            operator_server: Arc::default(),
+            programs: Arc::default(),
+            cut_proxy: None,
             kubernetes: binaries.kubernetes,
             values,
             config,
@@ -139,10 +147,20 @@ impl Lab {
 
     async fn populate(&mut self, artifacts: rust::Artifacts) -> Result<()> {
         let started = Instant::now();
+        if self.config.cut_proxy {
+            let options = KubeConfigOptions::default();
+            let admin = Kubeconfig::read_from(self.layout.kubeconfig())?;
+            let mut config = Config::from_custom_kubeconfig(admin, &options).await?;
+            // Whoever calls brings a token; the proxy has no rights itself.
+            config.auth_info = AuthInfo::default();
+            let operator = self.operator();
+            self.cut_proxy = Some(CutProxy::start(&config, move || operator.kill()).await?);
+        }
         let shared = Shared {
             addresses: Arc::new(Addresses::take()?),
             artifacts,
-            operator_server: self.operator_server.clone(),
+            programs: self.programs.clone(),
+            operator_server: self.cut_proxy.as_ref().map(CutProxy::url),
         };
         let whole_from = self.config.virtual_nodes.saturating_sub(self.config.whole_gpu_nodes);
         for index in 0..self.config.virtual_nodes {
@@ -219,6 +237,16 @@ impl Lab {
     /// A virtual node, to switch it off and on.
     pub fn node_mut(&mut self, index: usize) -> Option<&mut VirtualNode> {
         self.nodes.get_mut(index)
+    }
+
+    /// The operator, all replicas.
+    pub fn operator(&self) -> Program {
+        Programs::program(&self.programs, OwnImage::Operator, None)
+    }
+
+    /// The proxy in front of the operator, if the lab was made with one.
+    pub fn cut_proxy(&self) -> Option<&CutProxy> {
+        self.cut_proxy.as_ref()
     }
 
     /// Helm, pointed at this lab.

@@ -10,6 +10,7 @@ pub mod build;
 pub mod cleanup;
 pub mod cli;
 pub mod control_plane;
+pub mod cut_proxy;
 pub mod emulator;
 pub mod helm;
 pub mod images;

@@ -15,13 +15,13 @@ mod claims;
 mod dra_client;
 mod node;
 mod plugin;
+mod programs;
 mod status;
 mod watch;
 mod worker;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Result;
 use kube::Client;
@@ -31,13 +31,13 @@ use tokio_util::task::TaskTracker;
 
 pub use addresses::Addresses;
 pub use dra_client::PreparedDevice;
+pub use programs::{Program, Programs};
 
 use crate::build::rust::Artifacts;
 use crate::control_plane::{ControlPlane, client};
 use crate::layout::Layout;
 use crate::pki::Authority;
 use claims::Claims;
-use container::Control;
 use plugin::Plugins;
 use program::OwnImage;
 
@@ -65,7 +65,7 @@ pub struct Core {
     client: Client,
     authority: Arc<Authority>,
     server: String,
-    operator_server: Arc<Mutex<Option<String>>>,
+    operator_server: Option<String>,
     artifacts: Artifacts,
     folder: PathBuf,
     /// A host path below this folder is the same path below `folder`.
@@ -75,7 +75,7 @@ pub struct Core {
     addresses: Arc<Addresses>,
     plugins: Plugins,
     claims: Claims,
-    programs: Programs,
+    programs: Arc<Programs>,
 }
 
 /// What a lab gives to each of its nodes.
@@ -85,8 +85,10 @@ pub struct Shared {
     pub addresses: Arc<Addresses>,
     /// vingt's programs.
     pub artifacts: Artifacts,
+    /// Hands on those that run.
+    pub programs: Arc<Programs>,
     /// The API server that operators are told, if it is not the real one.
-    pub operator_server: Arc<Mutex<Option<String>>>,
+    pub operator_server: Option<String>,
 }
 
 impl VirtualNode {
@@ -120,7 +122,7 @@ impl VirtualNode {
             addresses: shared.addresses.clone(),
             plugins: Plugins::new(&name, &folder.join("kubelet")),
             claims: Claims::default(),
-            programs: Programs::default(),
+            programs: shared.programs.clone(),
             folder,
             name,
         };
@@ -130,14 +132,15 @@ impl VirtualNode {
     /// Switches the node on: it registers and takes pods.
     pub async fn start(&mut self) -> Result<()> {
         let core = self.core.clone();
-        node::register(&core.client, &core.name, &core.address).await?;
+        node::register(&core.client, &core.name, &addresses::reported(&core.address)).await?;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let beating = core.clone();
         let plugging = core.clone();
         let kubelet = vec![
             tokio::spawn(async move {
-                node::heartbeats(&beating.client, &beating.name, &beating.address).await;
+                let address = addresses::reported(&beating.address);
+                node::heartbeats(&beating.client, &beating.name, &address).await;
             }),
             tokio::spawn(async move { plugging.plugins.watch(&plugging.client).await }),
             tokio::spawn(watch::pods(core, tasks.clone(), stop.clone())),
@@ -150,7 +153,7 @@ impl VirtualNode {
     /// server learns of it only by the silence.
     pub async fn power_off(&mut self) {
         let Some(running) = self.running.take() else { return };
-        for control in self.core.programs.all() {
+        for control in self.core.programs.on(&self.core.name) {
             control.hold(true);
             control.kill();
         }
@@ -177,9 +180,9 @@ impl VirtualNode {
         &self.core.folder
     }
 
-    /// The programs of vingt that run on the node.
-    pub fn programs(&self) -> &Programs {
-        &self.core.programs
+    /// The node's agent.
+    pub fn agent(&self) -> Program {
+        Programs::program(&self.core.programs, OwnImage::Agent, Some(&self.core.name))
     }
 
     /// The devices that the agent said it prepared for a claim.
@@ -210,70 +213,7 @@ impl Core {
     }
 
     fn server_for(&self, image: OwnImage) -> String {
-        let other = self.operator_server.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match image {
-            OwnImage::Operator => other.unwrap_or_else(|| self.server.clone()),
-            OwnImage::Agent => self.server.clone(),
-        }
-    }
-}
-
-/// The programs of vingt that run on a node.
-#[derive(Debug, Default)]
-pub struct Programs {
-    inner: Mutex<ProgramsInner>,
-}
-
-#[derive(Debug, Default)]
-struct ProgramsInner {
-    // By pod and log, so that the order is stable.
-    running: BTreeMap<PathBuf, Arc<Control>>,
-    held: BTreeSet<OwnImage>,
-}
-
-impl Programs {
-    fn lock(&self) -> MutexGuard<'_, ProgramsInner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, control: &Arc<Control>) -> PathBuf {
-        self.lock().running.insert(control.log.clone(), control.clone());
-        control.log.clone()
-    }
-
-    fn remove(&self, key: &Path) {
-        self.lock().running.remove(key);
-    }
-
-    fn holds(&self, image: OwnImage) -> bool {
-        self.lock().held.contains(&image)
-    }
-
-    /// All of them.
-    pub fn all(&self) -> Vec<Arc<Control>> {
-        self.lock().running.values().cloned().collect()
-    }
-
-    /// The first that runs this image.
-    pub fn find(&self, image: OwnImage) -> Option<Arc<Control>> {
-        self.all().into_iter().find(|control| control.image == image)
-    }
-
-    /// Kills every program of this image and keeps it down, in pods to come
-    /// too.
-    pub fn hold(&self, image: OwnImage) {
-        self.lock().held.insert(image);
-        for control in self.all().into_iter().filter(|control| control.image == image) {
-            control.hold(true);
-            control.kill();
-        }
-    }
-
-    /// Lets programs of this image run again.
-    pub fn release(&self, image: OwnImage) {
-        self.lock().held.remove(&image);
-        for control in self.all().into_iter().filter(|control| control.image == image) {
-            control.hold(false);
-        }
+        let other = self.operator_server.clone().filter(|_| image == OwnImage::Operator);
+        other.unwrap_or_else(|| self.server.clone())
     }
 }

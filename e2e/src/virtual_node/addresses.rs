@@ -1,6 +1,7 @@
 //! Addresses of nodes and pods. Whatever really listens gets an address of its
 //! own in 127.0.0.0/8, so that many agents can share one machine and one port;
-//! played pods get one in 10.64.0.0/10 that only looks like one.
+//! in Kubernetes it shows as 100.… with the same end. Played pods get one in
+//! 10.64.0.0/10 that only looks like one.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,6 +17,15 @@ pub struct Addresses {
     next_played: AtomicU32,
     // Held as long as the lab lives: this is what marks the block as taken.
     _mark: TcpListener,
+}
+
+/// What is told to the API server instead of a loopback address: Kubernetes
+/// accepts none of those in Endpoints.
+pub fn reported(address: &str) -> String {
+    match address.strip_prefix("127.") {
+        Some(rest) => format!("100.{rest}"),
+        None => address.to_owned(),
+    }
 }
 
 /// Port that marks a block as taken.

@@ -31,6 +31,8 @@ const BACKOFF_RESET: Duration = Duration::from_secs(30);
 pub struct Control {
     /// Which program it is.
     pub image: OwnImage,
+    /// Its node.
+    pub node: String,
     /// Its pod, `<namespace>/<name>`.
     pub pod: String,
     /// Where its log is.
@@ -41,8 +43,15 @@ pub struct Control {
 
 impl Control {
     /// Of a program that has not started yet.
-    pub fn new(image: OwnImage, pod: String, log: PathBuf, held: bool) -> Self {
-        Self { image, pod, log, process: Mutex::default(), held: watch::Sender::new(held) }
+    pub fn new(image: OwnImage, node: &str, pod: String, log: PathBuf, held: bool) -> Self {
+        Self {
+            image,
+            node: node.to_owned(),
+            pod,
+            log,
+            process: Mutex::default(),
+            held: watch::Sender::new(held),
+        }
     }
 
     /// The process, if it runs.

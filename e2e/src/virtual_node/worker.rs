@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::addresses::reported;
 use super::container::{Change, Control, HttpProbe, Runner};
 use super::program::{self, OwnImage, Place};
 use super::status::{self, ContainerState, Report};
@@ -166,6 +167,8 @@ impl Worker {
             }
         };
         let stop = CancellationToken::new();
+        // When the node's power goes, this is dropped at any await.
+        let _stop_runners = stop.clone().drop_guard();
         let (sender, mut changes) = mpsc::channel(16);
         let tasks = TaskTracker::new();
         let mut controls = Vec::new();
@@ -222,8 +225,8 @@ impl Worker {
             env.push(("KUBECONFIG".to_owned(), kubeconfig.display().to_string()));
             let log = self.core.logs.join(format!("{name}_{}.log", container.name));
             let pod_name = format!("{namespace}/{name}");
-            let held = self.core.programs.holds(invocation.image);
-            let control = Control::new(invocation.image, pod_name, log, held);
+            let held = self.core.programs.holds(invocation.image, &self.core.name);
+            let control = Control::new(invocation.image, &self.core.name, pod_name, log, held);
             runners.push(Runner {
                 index,
                 name: format!("{name}_{}", container.name),
@@ -256,7 +259,6 @@ impl Worker {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.core.client.clone(), &namespace);
         let request = TokenRequest {
             spec: Some(TokenRequestSpec {
-                audiences: Some(vec!["https://kubernetes.default.svc".to_owned()]),
                 expiration_seconds: Some(TOKEN_SECONDS),
                 bound_object_ref: Some(BoundObjectReference {
                     api_version: Some("v1".to_owned()),
@@ -284,7 +286,13 @@ impl Worker {
         restarts: &[i32],
         pod_ip: &str,
     ) {
-        let report = Report { phase, containers, restarts, pod_ip, host_ip: &self.core.address };
+        let report = Report {
+            phase,
+            containers,
+            restarts,
+            pod_ip: &reported(pod_ip),
+            host_ip: &reported(&self.core.address),
+        };
         let pod = self.newest();
         while let Err(error) = status::write(&self.core.client, &pod, &report).await {
             warn!("{}: cannot write a pod's status: {error:#}", self.core.name);
