@@ -22,19 +22,19 @@ impl Visibility {
     }
 
     pub fn gpu_instance(&self, gpu: &Gpu, instance: &GpuInstance) -> bool {
-        self.cap(gpu_instance_minor(gpu.minor, instance.id))
+        self.may_monitor() || self.cap(gpu_instance_minor(gpu.minor, instance.id))
     }
 
     pub fn compute_instance(&self, gpu: &Gpu, instance: &GpuInstance, compute: &ComputeInstance) -> bool {
-        self.cap(compute_instance_minor(gpu.minor, instance.id, compute.id))
+        self.may_monitor() || self.cap(compute_instance_minor(gpu.minor, instance.id, compute.id))
     }
 
-    /// May change MIG mode and instances.
+    /// May change MIG mode and instances, and ask where they are.
     pub fn may_configure(&self) -> bool {
         self.cap(CONFIG_MINOR)
     }
 
-    /// May see the sum over all instances of a GPU.
+    /// May see all instances of a GPU, and the sum over them.
     pub fn may_monitor(&self) -> bool {
         self.may_configure() || self.cap(MONITOR_MINOR)
     }

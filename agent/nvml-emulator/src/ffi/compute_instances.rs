@@ -118,6 +118,7 @@ nvml! {
     ) |session| {
         let view = session.view()?;
         let (gpu, instance) = view.gpu_instance(gpu_instance)?;
+        session.privileged()?;
         let card = gpu.card()?;
         let profile = rules::profile(card, instance, profile_id)?;
         let free = rules::free_starts(card, instance, &profile)?.len();
@@ -132,6 +133,7 @@ nvml! {
     ) |session| {
         let view = session.view()?;
         let (gpu, instance) = view.gpu_instance(gpu_instance)?;
+        session.privileged()?;
         let profile = rules::profile(gpu.card()?, instance, profile_id)?;
         let size = profile.slices;
         let all: Vec<_> = profile.starts.iter().map(|&start| nvmlComputeInstancePlacement_t { start, size }).collect();
@@ -169,6 +171,7 @@ nvml! {
     ) |session| {
         let view = session.view()?;
         let (gpu, instance) = view.gpu_instance(gpu_instance)?;
+        session.privileged()?;
         rules::profile(gpu.card()?, instance, profile_id)?;
         let of_profile = view
             .mig_devices(gpu)
@@ -185,6 +188,7 @@ nvml! {
     ) |session| {
         let view = session.view()?;
         let (gpu, instance) = view.gpu_instance(gpu_instance)?;
+        session.privileged()?;
         compute_instance.check()?;
         let found = view.mig_devices(gpu).find(|(of, compute)| of.serial == instance.serial && compute.id == id);
         let (_, compute) = found.ok_or(Code::NotFound)?;

@@ -83,6 +83,7 @@ nvml! {
     fn nvmlDeviceGetGpuInstanceRemainingCapacity(device: DeviceHandle, profile_id: u32, count: Out<u32>) |session| {
         let view = session.view()?;
         let gpu = in_mig_mode(view.gpu(device)?)?;
+        session.privileged()?;
         let (card, profile) = by_id(gpu, profile_id)?;
         count.set(rules::remaining(gpu, card, profile))
     }
@@ -118,6 +119,7 @@ nvml! {
     ) |session| {
         let view = session.view()?;
         let gpu = in_mig_mode(view.gpu(device)?)?;
+        session.privileged()?;
         by_id(gpu, profile_id)?;
         let of_profile = view.instances(gpu).filter(|instance| instance.profile_id == profile_id);
         let handles: Vec<_> = of_profile.map(|instance| GpuInstanceHandle::of(gpu.minor, instance.serial)).collect();
@@ -127,6 +129,7 @@ nvml! {
     fn nvmlDeviceGetGpuInstanceById(device: DeviceHandle, id: u32, gpu_instance: Out<GpuInstanceHandle>) |session| {
         let view = session.view()?;
         let gpu = in_mig_mode(view.gpu(device)?)?;
+        session.privileged()?;
         gpu_instance.check()?;
         let instance = view.instances(gpu).find(|instance| instance.id == id).ok_or(Code::NotFound)?;
         gpu_instance.set(GpuInstanceHandle::of(gpu.minor, instance.serial))
@@ -146,11 +149,14 @@ nvml! {
 }
 
 impl Session {
+    /// What the header marks with "Requires privileged user": in a container this is the right to change MIG.
+    pub(super) fn privileged(&self) -> Result<(), Code> {
+        if self.visibility.may_configure() { Ok(()) } else { Err(Code::NoPermission) }
+    }
+
     /// Changes instances or modes, if this process has the right to.
     pub(super) fn configure<T>(&self, change: impl FnOnce(&mut State) -> Result<T, Code>) -> Result<T, Code> {
-        if !self.visibility.may_configure() {
-            return Err(Code::NoPermission);
-        }
+        self.privileged()?;
         self.store.change(change).map_err(|error| error.code())
     }
 }
@@ -184,6 +190,7 @@ fn set_placements(
     let view = session.view()?;
     // What the profile allows on an empty GPU: also without MIG mode, also where it is taken now.
     let (_, profile) = by_id(view.gpu(device)?, profile_id)?;
+    session.privileged()?;
     let size = profile.memory_slices;
     let all: Vec<_> =
         profile.starts.iter().map(|&start| nvmlGpuInstancePlacement_t { start, size }).collect();

@@ -11,7 +11,7 @@ use crate::node::Node;
 const PACKAGES: [&str; 3] = ["nvidia-ml-py==13.615.71", "nvitop==1.7.2", "psutil==7.2.2"];
 
 /// Prints what the test expects, one line per device.
-const LIST: &str = r#"
+const LIST: &str = r"
 from pynvml import *
 nvmlInit()
 print(nvmlSystemGetDriverVersion(), nvmlSystemGetCudaDriverVersion(), nvmlDeviceGetCount())
@@ -35,7 +35,7 @@ try:
     nvmlDeviceGetHandleByIndex(99)
 except NVMLError as error:
     print(error)
-"#;
+";
 
 #[test]
 fn nvidia_ml_py_and_nvitop_list_gpus_and_partitions() {

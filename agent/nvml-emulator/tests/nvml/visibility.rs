@@ -66,16 +66,18 @@ mod child {
             get!(library, nvmlDeviceGetMigDeviceHandleByIndex, gpu, 1; sys::nvmlDevice_t),
             Err(NOT_FOUND)
         );
-        assert_eq!(
-            get!(library, nvmlDeviceGetGpuInstanceById, gpu, 9; sys::nvmlGpuInstance_t),
-            Err(NOT_FOUND)
-        );
         // Neither the sum over all partitions nor changes are a container's business.
         assert_eq!(
             get!(library, nvmlDeviceGetMemoryInfo, gpu; sys::nvmlMemory_t).map(|m| m.total),
             Err(NO_PERMISSION)
         );
         assert_eq!(create_at(&library, gpu, 19, 3, 1), Err(NO_PERMISSION));
+        let instance = get!(library, nvmlDeviceGetGpuInstanceById, gpu, 2; sys::nvmlGpuInstance_t);
+        assert_eq!(instance, Err(NO_PERMISSION));
+        assert_eq!(
+            get!(library, nvmlDeviceGetGpuInstanceRemainingCapacity, gpu, 19; u32),
+            Err(NO_PERMISSION)
+        );
     }
 
     #[test]
@@ -87,8 +89,6 @@ mod child {
             get!(library, nvmlDeviceGetMigDeviceHandleByIndex, gpu, 0; sys::nvmlDevice_t),
             Err(NOT_FOUND)
         );
-        get!(library, nvmlDeviceGetGpuInstanceById, gpu, 2; sys::nvmlGpuInstance_t)
-            .expect("the GPU instance's node is there");
     }
 
     #[test]
@@ -97,6 +97,10 @@ mod child {
         let library = library();
         let gpu = gpu(&library, 0);
         create_at(&library, gpu, 19, 3, 1).expect("nvidia-cap1 gives the right");
+        for id in [2, 9, 10] {
+            get!(library, nvmlDeviceGetGpuInstanceById, gpu, id; sys::nvmlGpuInstance_t)
+                .expect("all are there");
+        }
         assert_eq!(
             get!(library, nvmlDeviceGetMemoryInfo, gpu; sys::nvmlMemory_t).map(|m| m.total),
             Ok(81_559 << 20)
