@@ -1,14 +1,15 @@
 //! The devices of one pod on the GPUs of one node. Which node, and whether the
 //! pod may go there at all, is not decided here.
 
+use std::collections::BTreeSet;
+
 use super::demand::{Demand, Item};
 use crate::geometry::{Fleet, Pick, StateId, devices_in};
 use crate::model::Units;
 
-/// How many choices are looked at for one pod on one node before it counts as
-/// not fitting. Equal devices need one choice each; a mix of devices may have to
-/// take choices back, and this bounds how often.
-const SEARCH_STEPS: u32 = 2_000;
+/// How many choices are taken back at most before pods count as not fitting on a
+/// node. Equal devices take none back; a mix of devices may have to.
+const SEARCH_STEPS: u32 = 500;
 
 /// A GPU of the node, for one demand.
 #[derive(Clone, Debug)]
@@ -27,23 +28,40 @@ pub(crate) struct Chosen {
     pub pick: Pick,
 }
 
-/// Devices for one pod, in the order of the demand's items; `None` if it does
-/// not fit. The slots' states are those after it when it does.
-pub(crate) fn arrange(fleet: &mut Fleet, slots: &mut [Slot], demand: &Demand) -> Option<Vec<Chosen>> {
-    let enough = |(index, item): (usize, &Item)| {
-        let fits = |slot: &Slot| u64::from((slot.masks[index] & fleet.fits(slot.state)).count_ones());
-        slots.iter().map(fits).sum::<u64>() >= u64::from(item.count)
-    };
-    if !demand.items.iter().enumerate().all(enough) {
-        return None;
+/// Devices for `pods` pods, pod by pod, each in the order of the demand's
+/// items; `None` if they do not all fit. The slots' states are those after it
+/// when they do, and undefined when not.
+///
+/// One after the other is tried first. Where different devices are in each
+/// other's way, all are then looked at together: pods of one node may share its
+/// GPUs in any way, so that `pods` times each item will do.
+pub(crate) fn arrange(
+    fleet: &mut Fleet,
+    slots: &mut [Slot],
+    demand: &Demand,
+    pods: u32,
+) -> Option<Vec<Vec<Chosen>>> {
+    let before = slots.to_vec();
+    let one_by_one: Option<Vec<_>> = (0..pods).map(|_| search(fleet, slots, &demand.items)).collect();
+    if one_by_one.is_some() || demand.items.len() < 2 || pods < 2 {
+        return one_by_one;
     }
-    let mut search = Search { fleet, demand, steps: SEARCH_STEPS, chosen: Vec::new() };
-    search.fill(slots, 0, 0).then_some(search.chosen)
+    slots.clone_from_slice(&before);
+    let times = |item: &Item| Item { count: item.count.saturating_mul(pods), ..item.clone() };
+    let together: Vec<Item> = demand.items.iter().map(times).collect();
+    let mut chosen = search(fleet, slots, &together)?.into_iter();
+    let mut each = vec![Vec::new(); pods as usize];
+    for item in &demand.items {
+        for pod in &mut each {
+            pod.extend(chosen.by_ref().take(item.count as usize));
+        }
+    }
+    Some(each)
 }
 
-/// How many pods the node's devices suffice for, taken one after the other, and
-/// how good a place the first of them gets.
-pub(crate) fn offer(fleet: &mut Fleet, slots: &mut [Slot], demand: &Demand) -> (u64, Fitness) {
+/// How many pods the node's devices suffice for, at most `limit` if different
+/// devices are asked for, and how good a place the first of them gets.
+pub(crate) fn offer(fleet: &mut Fleet, slots: &mut [Slot], demand: &Demand, limit: u32) -> (u64, Fitness) {
     if demand.items.is_empty() {
         return (u32::MAX.into(), Fitness::default());
     }
@@ -58,16 +76,33 @@ pub(crate) fn offer(fleet: &mut Fleet, slots: &mut [Slot], demand: &Demand) -> (
     if equal == Some(0) {
         return (0, Fitness::default());
     }
-    let Some(first) = arrange(fleet, slots, demand) else { return (0, Fitness::default()) };
+    let before = slots.to_vec();
+    let Some(first) = search(fleet, slots, &demand.items) else { return (0, Fitness::default()) };
     let fitness = Fitness::of(&first);
     if let Some(pods) = equal {
         return (pods, fitness);
     }
     let mut pods = 1;
-    while arrange(fleet, slots, demand).is_some() {
+    while pods < limit && search(fleet, slots, &demand.items).is_some() {
         pods += 1;
     }
-    (pods, fitness)
+    while pods < limit && arrange(fleet, &mut before.clone(), demand, pods + 1).is_some() {
+        pods += 1;
+    }
+    (pods.into(), fitness)
+}
+
+/// Devices for the items, in their order; the slots are left as they were if there are not enough.
+fn search(fleet: &mut Fleet, slots: &mut [Slot], items: &[Item]) -> Option<Vec<Chosen>> {
+    let enough = |(index, item): (usize, &Item)| {
+        let fits = |slot: &Slot| u64::from((slot.masks[index] & fleet.fits(slot.state)).count_ones());
+        slots.iter().map(fits).sum::<u64>() >= u64::from(item.count)
+    };
+    if !items.iter().enumerate().all(enough) {
+        return None;
+    }
+    let mut search = Search { fleet, items, steps: SEARCH_STEPS, chosen: Vec::new(), dead: BTreeSet::new() };
+    search.fill(slots, 0, 0).then_some(search.chosen)
 }
 
 /// How good a place is; less is better.
@@ -90,16 +125,18 @@ impl Fitness {
 
 struct Search<'a> {
     fleet: &'a mut Fleet,
-    demand: &'a Demand,
+    items: &'a [Item],
     steps: u32,
     chosen: Vec<Chosen>,
+    /// What is known to lead nowhere: item, how many of it are chosen, and the slots' states.
+    dead: BTreeSet<(usize, u32, Vec<StateId>)>,
 }
 
 impl Search<'_> {
     /// Chooses the devices from item `item` on, of which `done` are chosen already.
     fn fill(&mut self, slots: &mut [Slot], item: usize, done: u32) -> bool {
-        let demand = self.demand;
-        let Some(wanted) = demand.items.get(item) else { return true };
+        let items = self.items;
+        let Some(wanted) = items.get(item) else { return true };
         if done == wanted.count {
             return self.fill(slots, item + 1, 0);
         }
@@ -108,7 +145,7 @@ impl Search<'_> {
             return true;
         }
         // One sort of device can't be in its own way; a mix can.
-        if demand.items.len() == 1 {
+        if items.len() == 1 {
             return false;
         }
         for choice in self.others(slots, item, best) {
@@ -123,20 +160,25 @@ impl Search<'_> {
     }
 
     fn choose(&mut self, slots: &mut [Slot], item: usize, done: u32, (pick, slot): (Pick, usize)) -> bool {
-        self.steps = self.steps.saturating_sub(1);
         let before = slots[slot].state;
         slots[slot].state = self.fleet.take(before, pick.device);
         self.chosen.push(Chosen { item, slot, pick });
-        if self.fill(slots, item, done + 1) {
-            return true;
+        let state = |slot: &Slot| slot.state;
+        let key = (item, done, slots.iter().map(state).collect());
+        if !self.dead.contains(&key) {
+            if self.fill(slots, item, done + 1) {
+                return true;
+            }
+            self.dead.insert(key);
         }
+        self.steps = self.steps.saturating_sub(1);
         self.chosen.pop();
         slots[slot].state = before;
         false
     }
 
     fn best(&mut self, slots: &[Slot], item: usize) -> Option<(Pick, usize)> {
-        let smallest = self.demand.items[item].smallest;
+        let smallest = self.items[item].smallest;
         let pick = |(index, slot): (usize, &Slot)| {
             Some((self.fleet.pick(slot.state, slot.masks[item], smallest)?, index))
         };
@@ -145,7 +187,7 @@ impl Search<'_> {
 
     /// All choices but `best`, best first, those on equal GPUs once.
     fn others(&mut self, slots: &[Slot], item: usize, best: (Pick, usize)) -> Vec<(Pick, usize)> {
-        let smallest = self.demand.items[item].smallest;
+        let smallest = self.items[item].smallest;
         let mut choices = Vec::new();
         for (index, slot) in slots.iter().enumerate() {
             let same = |other: &Slot| other.state == slot.state && other.masks == slot.masks;

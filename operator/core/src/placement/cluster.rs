@@ -134,14 +134,24 @@ impl<'a> Cluster<'a> {
         let avoid: BTreeSet<u32> =
             avoid.iter().filter_map(|name| self.by_name.get(name.as_str()).copied()).collect();
         let mut placed = Placed { pods: Vec::new(), units: 0, before: Vec::new() };
-        for _ in 0..pods {
-            let order = &self.candidates(shape).order;
+        // Pods with different devices share a node's GPUs best when looked at together.
+        let together = self.shapes.demands[self.shapes.demand_of[shape]].items.len() > 1;
+        let mut left = pods;
+        while left > 0 {
+            let candidates = self.candidates(shape);
+            let order = &candidates.order;
             let best = order.iter().find(|(_, node)| !avoid.contains(node)).or_else(|| order.first());
-            let node = best.map(|(_, node)| *node);
-            if node.and_then(|node| self.place_pod(shape, node, &mut placed)).is_none() {
+            let best = best.map(|(_, node)| (*node, candidates.nodes[*node as usize].pods));
+            let done = best.and_then(|(node, room)| {
+                let count =
+                    if together { u32::try_from(room).map_or(left, |room| room.min(left)) } else { 1 };
+                self.place_on(shape, node, count, &mut placed)
+            });
+            let Some(done) = done else {
                 self.take_back(shape, placed);
                 return None;
-            }
+            };
+            left -= done;
         }
         Some(placed)
     }
@@ -190,27 +200,29 @@ impl<'a> Cluster<'a> {
         survey
     }
 
-    fn place_pod(&mut self, shape: usize, node: u32, placed: &mut Placed) -> Option<()> {
+    /// Places `pods` pods on one node and tells how many that is.
+    fn place_on(&mut self, shape: usize, node: u32, pods: u32, placed: &mut Placed) -> Option<u32> {
         let shapes = self.shapes;
         let demand = &shapes.demands[shapes.demand_of[shape]];
         let mut slots = self.slots(node, shapes.demand_of[shape]);
-        let chosen = arrange(&mut self.fleet, &mut slots, demand)?;
-        let mut devices = vec![Vec::new(); shapes.pods[shape].requests.len()];
-        for chosen in &chosen {
-            let gpu = self.nodes[node as usize].gpus[chosen.slot];
-            let state = self.gpus[gpu as usize].state;
-            placed.units = placed.units.saturating_add(self.fleet.units(state, chosen.pick.device));
-            placed.before.push((gpu, state));
-            let next = self.fleet.take(state, chosen.pick.device);
-            self.set_state(gpu, next);
-            devices[demand.items[chosen.item].request]
-                .push(DeviceIndex { gpu: GpuIndex(gpu), device: chosen.pick.device });
+        for chosen in arrange(&mut self.fleet, &mut slots, demand, pods)? {
+            let mut devices = vec![Vec::new(); shapes.pods[shape].requests.len()];
+            for chosen in chosen {
+                let gpu = self.nodes[node as usize].gpus[chosen.slot];
+                let state = self.gpus[gpu as usize].state;
+                placed.units = placed.units.saturating_add(self.fleet.units(state, chosen.pick.device));
+                placed.before.push((gpu, state));
+                let next = self.fleet.take(state, chosen.pick.device);
+                self.set_state(gpu, next);
+                devices[demand.items[chosen.item].request]
+                    .push(DeviceIndex { gpu: GpuIndex(gpu), device: chosen.pick.device });
+            }
+            let now = &mut self.nodes[node as usize];
+            now.free = less(&now.free, &taken_by(shapes.pods[shape]));
+            placed.pods.push(PodPlacement { node: NodeIndex(node), devices });
         }
-        let now = &mut self.nodes[node as usize];
-        now.free = less(&now.free, &taken_by(shapes.pods[shape]));
         self.changes.push(node);
-        placed.pods.push(PodPlacement { node: NodeIndex(node), devices });
-        Some(())
+        Some(pods)
     }
 
     fn set_state(&mut self, gpu: u32, state: StateId) {
@@ -249,7 +261,7 @@ impl<'a> Cluster<'a> {
         for node in stale {
             let mut slots = self.slots(node, demand);
             let wanted = &self.shapes.demands[demand];
-            let (pods, fitness) = offer(&mut self.fleet, &mut slots, wanted);
+            let (pods, fitness) = offer(&mut self.fleet, &mut slots, wanted, wanted.pods);
             let place = Place { fitness, node_room: self.nodes[node as usize].room };
             self.offers[demand].nodes[node as usize] = Offer { pods, place };
         }

@@ -13,6 +13,8 @@ pub(crate) struct Demand {
     pub items: Vec<Item>,
     /// What a pod is charged at least; `None` if no device of the cluster will do for some request.
     pub least: Option<Units>,
+    /// Pods of the largest workload that makes it.
+    pub pods: u32,
     /// In words, the first request for which no device of the cluster will do.
     pub unknown: Option<String>,
 }
@@ -58,6 +60,8 @@ impl<'a> Shapes<'a> {
                 shapes.pods.len() - 1
             });
             shapes.shape_of.push(index);
+            let demand = &mut shapes.demands[shapes.demand_of[index]];
+            demand.pods = demand.pods.max(workload.pods);
         }
         shapes
     }
@@ -84,7 +88,7 @@ fn demand(
         items.push((units, Item { request: index, count, eligible, smallest }));
     }
     items.sort_by_key(|(units, item)| (std::cmp::Reverse(*units), item.request));
-    Demand { items: items.into_iter().map(|(_, item)| item).collect(), least, unknown }
+    Demand { items: items.into_iter().map(|(_, item)| item).collect(), least, pods: 0, unknown }
 }
 
 /// The least that any device of a set is charged, over all GPUs.

@@ -83,20 +83,20 @@ impl<'a> Cycle<'a> {
         if workload.not_before_ms > self.now_ms {
             return Err(Obstacle::Backoff { left_ms: workload.not_before_ms.saturating_sub(self.now_ms) });
         }
-        if used.saturating_add(needs) > limit {
+        let left = limit.saturating_sub(used);
+        if needs > left {
             return Err(Obstacle::Quota { needs });
         }
         let Some(placed) = self.cluster.place(shape, workload.pods, &workload.avoid) else {
             return Err(Obstacle::Room);
         };
-        let total = used.saturating_add(placed.units);
-        if total > limit {
+        if placed.units > left {
             // Only larger devices than the least that will do were free.
             let needs = placed.units;
             self.cluster.take_back(shape, placed);
             return Err(Obstacle::Quota { needs });
         }
-        self.used.insert(tenant, total);
+        self.used.insert(tenant, used.saturating_add(placed.units));
         Ok(Admission { workload: index, pods: placed.pods, units: placed.units })
     }
 }

@@ -2,6 +2,9 @@ use super::*;
 use crate::model::{NodeTerm, Operator, Plan, Requirement, Snapshot, Taint, Tenant, WaitReason, Workload};
 use crate::testing::{a30, cluster, devices, either, h100, hold, job, job_of, request, whole};
 
+mod brute_force;
+mod invariants;
+
 /// Keys of what starts, in order.
 fn started<'a>(snapshot: &'a Snapshot, plan: &Plan) -> Vec<&'a str> {
     plan.admissions.iter().map(|admission| snapshot.waiting[admission.workload].key.as_str()).collect()
