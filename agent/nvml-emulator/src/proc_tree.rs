@@ -68,18 +68,15 @@ pub(crate) fn sync_capabilities(root: &Path, state: &State) -> Result<(), StoreE
         let owner_only = path.starts_with("mig/");
         put(&caps.join(path), &access(*minor, owner_only))?;
     }
-    let mut folders: BTreeSet<String> = BTreeSet::new();
+    let mut present: BTreeSet<&str> = BTreeSet::new();
     for path in wanted.keys() {
-        for (at, _) in path.match_indices('/') {
-            folders.insert(path[..at].to_owned());
-        }
+        present.insert(path);
+        present.extend(path.match_indices('/').map(|(at, _)| &path[..at]));
     }
     for gpu in &state.gpus {
         let mig = format!("gpu{}/mig", gpu.minor);
         fs::create_dir_all(caps.join(&mig)).map_err(io_at(&caps.join(&mig)))?;
-        for instance in remove_except(&caps, &mig, &folders)? {
-            remove_except(&caps, &instance, &folders)?;
-        }
+        prune(&caps, &mig, &present)?;
     }
     Ok(())
 }
@@ -103,23 +100,21 @@ fn capabilities(state: &State) -> BTreeMap<String, u32> {
     files
 }
 
-/// Removes the folders in `parent` that are not wanted, and names those that stay.
-fn remove_except(caps: &Path, parent: &str, wanted: &BTreeSet<String>) -> Result<Vec<String>, StoreError> {
+/// Removes what is below `parent` and not to be there, halves of files included.
+fn prune(caps: &Path, parent: &str, present: &BTreeSet<&str>) -> Result<(), StoreError> {
     let folder = caps.join(parent);
-    let mut kept = Vec::new();
     for entry in fs::read_dir(&folder).map_err(io_at(&folder))? {
         let entry = entry.map_err(io_at(&folder))?;
-        if !entry.file_type().map_err(io_at(&folder))?.is_dir() {
-            continue;
-        }
+        let is_folder = entry.file_type().map_err(io_at(&folder))?.is_dir();
         let path = format!("{parent}/{}", entry.file_name().to_string_lossy());
-        if wanted.contains(&path) {
-            kept.push(path);
-        } else {
-            fs::remove_dir_all(entry.path()).map_err(io_at(&entry.path()))?;
+        match (present.contains(path.as_str()), is_folder) {
+            (true, true) => prune(caps, &path, present)?,
+            (true, false) => {}
+            (false, true) => fs::remove_dir_all(entry.path()).map_err(io_at(&entry.path()))?,
+            (false, false) => fs::remove_file(entry.path()).map_err(io_at(&entry.path()))?,
         }
     }
-    Ok(kept)
+    Ok(())
 }
 
 /// Writes a file, with its folders, unless it already says so.

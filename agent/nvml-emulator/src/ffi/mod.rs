@@ -78,3 +78,13 @@ fn guard(body: impl FnOnce() -> Result<(), Code>) -> u32 {
         Err(_) => Code::Unknown.raw(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_does_not_cross_into_c() {
+        assert_eq!(guard(|| panic!("on purpose, for this test")), Code::Unknown.raw());
+    }
+}

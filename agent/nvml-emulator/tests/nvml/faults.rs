@@ -71,7 +71,7 @@ fn a_kill_strikes_the_calling_process_on_the_chosen_side() {
     for (moment, partitions) in [(Moment::Before, 0), (Moment::After, 1)] {
         let node = Node::h100s(1, true);
         node.emulator.inject("nvmlDeviceCreateGpuInstanceWithPlacement", 1, Action::Kill, moment).unwrap();
-        let status = crate::sharing::start("create", &node).wait().unwrap();
+        let status = crate::sharing::start("create", &node).wait();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
         assert_eq!(node.emulator.occupancy().unwrap()[0].partitions.len(), partitions);
     }

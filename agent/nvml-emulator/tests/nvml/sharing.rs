@@ -6,7 +6,7 @@ use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,16 +21,38 @@ const INVALID_ARGUMENT: u32 = 2;
 const NO_PERMISSION: u32 = 4;
 const INSUFFICIENT_RESOURCES: u32 = 23;
 
+/// A process of a test; it ends with the test at the latest.
+pub struct Running(Child);
+
+impl Running {
+    pub fn wait(&mut self) -> ExitStatus {
+        self.0.wait().expect("its end")
+    }
+
+    fn kill(&mut self) {
+        self.0.kill().expect("a signal");
+        self.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended long ago.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts one of the functions of [`child`] in a process of its own.
-pub fn start(role: &str, node: &Node) -> Child {
+pub fn start(role: &str, node: &Node) -> Running {
     let mut command = Command::new(env::current_exe().expect("the test program"));
     command.args(["--ignored", "--exact", "--quiet", &format!("sharing::child::{role}")]);
     command.env("NODE", node.root()).stdout(Stdio::null());
-    command.spawn().expect("a process")
+    Running(command.spawn().expect("a process"))
 }
 
 fn run(role: &str, node: &Node) {
-    assert!(start(role, node).wait().expect("its end").success(), "{role} failed");
+    assert!(start(role, node).wait().success(), "{role} failed");
 }
 
 /// What the other processes do; each is a test so that the test program can be asked for it by name.
@@ -112,9 +134,9 @@ fn what_another_process_does_is_seen_at_once() {
 #[test]
 fn processes_that_create_at_once_share_the_room_without_overlap() {
     let node = Node::h100s(1, true);
-    let mut children: Vec<Child> = (0..4).map(|_| start("fill", &node)).collect();
+    let mut children: Vec<Running> = (0..4).map(|_| start("fill", &node)).collect();
     for child in &mut children {
-        assert!(child.wait().unwrap().success());
+        assert!(child.wait().success());
     }
     let partitions = node.emulator.occupancy().unwrap().remove(0).partitions;
     let starts: BTreeSet<u32> = partitions.iter().map(|partition| partition.start).collect();
@@ -138,8 +160,7 @@ fn a_killed_process_leaves_a_valid_state() {
             assert!(Instant::now() < deadline, "nothing happens");
             thread::yield_now();
         }
-        child.kill().unwrap();
-        child.wait().unwrap();
+        child.kill();
 
         let emulator = Emulator::open(node.root()).expect("the state is whole");
         let partitions = emulator.occupancy().unwrap().remove(0).partitions;
@@ -176,6 +197,7 @@ fn a_stale_proc_tree_is_repaired_by_the_next_process() {
     fs::remove_dir_all(capabilities_folder.join("gpu1/mig/gi2/ci0")).unwrap();
     fs::create_dir_all(capabilities_folder.join("gpu0/mig/gi7/ci0")).unwrap();
     fs::write(capabilities_folder.join("gpu1/mig/gi2/access"), "half a li").unwrap();
+    fs::write(capabilities_folder.join("gpu1/mig/gi2/access.new"), "half a li").unwrap();
     assert_ne!(capabilities(node.root()), before);
     Emulator::open(node.root()).unwrap();
     assert_eq!(capabilities(node.root()), before);
