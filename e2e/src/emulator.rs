@@ -22,8 +22,10 @@ pub fn install(library: &Path, folder: &Path, seed: &str, gpus: u32, mig: bool) 
         "gpus": [{"card": CARD, "count": gpus, "mig": mig}],
     });
     fs::write(folder.join("node.yaml"), serde_yaml::to_string(&description)?)?;
-    // A copy costs a few megabytes a node; a hard link costs nothing.
     let target = folder.join(LIBRARY);
+    // Copying onto a hard link of the library would empty it.
+    let _ = fs::remove_file(&target);
+    // A copy costs a few megabytes a node; a hard link costs nothing.
     fs::hard_link(library, &target)
         .or_else(|_| fs::copy(library, &target).map(drop))
         .with_context(|| format!("cannot put the emulator into {}", folder.display()))

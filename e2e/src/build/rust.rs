@@ -26,7 +26,16 @@ pub struct Artifacts {
 pub async fn build() -> Result<Artifacts> {
     let mut progress = Progress::start("building vingt", 0);
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut child = Command::new(cargo)
+    let mut command = Command::new(cargo);
+    // What cargo tells the program it runs, this one, is not for the cargo
+    // that this one runs: some crates are built again whenever it changes.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|start| text.starts_with(start)) {
+            command.env_remove(&name);
+        }
+    }
+    let mut child = command
         .current_dir(workspace())
         .args(["build", "--message-format=json-render-diagnostics"])
         .args(["-p", "vingt-operator", "-p", "vingt-agent", "-p", "nvml-emulator"])
