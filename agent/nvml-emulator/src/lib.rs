@@ -18,6 +18,15 @@
 //! `/dev`) only GPUs and MIG devices whose device nodes exist there are visible, as with the real driver, and only
 //! `nvidia-caps/nvidia-cap1` gives the right to change them.
 //!
+//! Taken from captures and headers, not tried on hardware: ids of GPU instances and the default placement (from the
+//! last slice down) as printed by `nvidia-smi` on an A100; MIG devices indexed in the order of their instance ids;
+//! profile names that begin with `MIG `; where a 3-slice compute instance may start in a 7g; 16 multiprocessors for
+//! the plain compute profile of a 1g with double memory; `NO_PERMISSION` for the memory of a whole GPU in MIG mode
+//! inside a container; an A100 that always needs a reset to change its mode.
+//!
+//! A process is on a GPU from [`Emulator::add_process`] to [`Emulator::remove_process`], whether or not the system
+//! knows its id.
+//!
 //! The Rust library is for tests and labs: [`Emulator`] makes a node, injects faults and tells what is where. It is
 //! not a binding of NVML; clients use the shared library.
 #![allow(unsafe_code)] // a C library: pointers come in from callers; all of them are touched in `ffi::pointers`

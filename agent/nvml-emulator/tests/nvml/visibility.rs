@@ -16,7 +16,7 @@ const NOT_FOUND: u32 = 6;
 
 /// Runs one of [`child`]'s functions with `/dev` of a container that has the named nodes.
 fn in_container(role: &str, node: &Node, nodes: &[&str]) {
-    let dev = node.root().join(role);
+    let dev = node.root().join(format!("dev-{}", nodes.concat().replace('/', "-")));
     fs::create_dir_all(dev.join("nvidia-caps")).unwrap();
     for node in nodes {
         fs::write(dev.join(node), "").unwrap();
@@ -120,5 +120,6 @@ fn a_container_sees_what_it_has_device_nodes_for() {
     let caps = ["nvidia-caps/nvidia-cap156", "nvidia-caps/nvidia-cap157"];
     in_container("partition", &node, &["nvidia1", caps[0], caps[1]]);
     in_container("half_a_partition", &node, &["nvidia1", caps[0]]);
+    in_container("half_a_partition", &node, &["nvidia1", caps[1]]);
     in_container("administrator", &node, &["nvidia1", "nvidia-caps/nvidia-cap1"]);
 }
