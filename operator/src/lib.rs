@@ -9,6 +9,7 @@ pub mod cli;
 mod client;
 mod engine;
 mod http;
+mod jobs;
 mod lease;
 mod metrics;
 mod quantity;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::{Api, Client};
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -110,6 +110,33 @@ impl Writer {
         applied::<V>(answer)
     }
 
+    /// Makes an object; [`Failure::Stale`] if there is one of that name.
+    pub async fn create<V: View>(&self, target: &Target, object: &Value) -> Result<Change, Failure> {
+        applied::<V>(self.post(target, object, false).await?)
+    }
+
+    /// Asks whether an object would be accepted. That there is one of that name already is no objection.
+    pub async fn would_create(&self, target: &Target, object: &Value) -> Result<(), Failure> {
+        match self.post(target, object, true).await {
+            Ok(_) | Err(Failure::Stale) => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn post(&self, target: &Target, object: &Value, dry_run: bool) -> Result<DynamicObject, Failure> {
+        let api = self.api(target);
+        let params = PostParams { dry_run, field_manager: Some(names::OPERATOR.into()) };
+        let object: DynamicObject = serde_json::from_value(object.clone())
+            .map_err(|error| Failure::Refused(format!("it is no object: {error}")))?;
+        self.insist(target, || api.create(&params, &object)).await
+    }
+
+    /// Reads an object.
+    pub async fn read(&self, target: &Target) -> Result<DynamicObject, Failure> {
+        let api = self.api(target);
+        self.insist(target, || api.get(&target.key.name)).await
+    }
+
     /// Deletes an object if it is still the one with that UID; what it owns goes after it.
     pub async fn delete(&self, target: &Target, uid: &str) -> Result<(), Failure> {
         let api = self.api(target);
@@ -174,7 +201,8 @@ impl Writer {
     }
 }
 
-fn applied<V: View>(object: DynamicObject) -> Result<Change, Failure> {
+/// An object of the API as a change.
+pub(super) fn applied<V: View>(object: DynamicObject) -> Result<Change, Failure> {
     let (key, version) = (Key::of(&object.metadata), version(&object.metadata));
     let view = V::parse(object).map_err(|error| Failure::Refused(format!("its answer does not parse: {error}")))?;
     Ok(V::change(Delta::Applied(key, version, Arc::new(view))))

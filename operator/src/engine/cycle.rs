@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use vingt_core::model::Plan;
 
+use super::gangs::Tracked;
 use super::{Engine, now_ms};
 use crate::snapshot::members::Members;
 use crate::snapshot::pods::PodStage;
@@ -18,14 +19,19 @@ impl Engine {
         let tenancy = Tenancy::of(&self.world, &self.namespace);
         let members = Members::of(&self.world);
         let known = Known { tenancy: &tenancy, members: &members, pending: &self.pending };
-        let picture = snapshot::take(&self.world, &mut self.layout, &known);
+        let mut picture = snapshot::take(&self.world, &mut self.layout, &known);
+        let mut gangs = self.track_gangs(&mut picture, &tenancy, &members, now_ms);
         let plan = vingt_core::plan(&picture.snapshot, now_ms);
         self.count(&picture, &plan);
         let reasons = reasons(&picture, &plan);
 
-        self.admit(&picture, &plan, now_ms);
+        self.admit(&picture, &plan, &mut gangs, now_ms);
         let Picture { snapshot, stages, .. } = picture;
         self.layout.gpus = snapshot.gpus;
+        for gang in gangs {
+            let why = reasons.gangs.get(gang.key());
+            self.follow_gang(gang, why, &tenancy, now_ms);
+        }
         for (key, stage) in &stages {
             self.follow_pod(key, stage, reasons.pods.get(key).map(String::as_str));
         }
@@ -45,12 +51,17 @@ impl Engine {
         }
     }
 
-    fn admit(&mut self, picture: &Picture, plan: &Plan, now_ms: i64) {
+    fn admit(&mut self, picture: &Picture, plan: &Plan, gangs: &mut [Tracked], now_ms: i64) {
+        let by_key: BTreeMap<Key, usize> = gangs.iter().enumerate().map(|(at, gang)| (gang.key().clone(), at)).collect();
         for admission in &plan.admissions {
             let workload = &picture.snapshot.waiting[admission.workload];
             match &picture.subjects[admission.workload] {
                 Subject::Pod(key, needs) => self.admit_pod(key, needs, admission, workload, &picture.snapshot, now_ms),
-                Subject::Gang(_) => {}
+                Subject::Gang(key) => {
+                    if let Some(gang) = by_key.get(key).and_then(|at| gangs.get_mut(*at)) {
+                        self.admit_gang(gang, admission, workload, &picture.snapshot);
+                    }
+                }
             }
         }
     }

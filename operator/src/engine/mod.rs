@@ -10,23 +10,26 @@ mod api;
 mod bind;
 mod cycle;
 mod events;
+mod gangs;
 mod pods;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use api::{Failure, Target, Writer};
+pub use api::{Failure, Writer};
+use api::Target;
 
 use crate::metrics::Metrics;
 use crate::snapshot::layout::Layout;
 use crate::snapshot::occupancy::Pending;
-use crate::world::{Change, World};
+use crate::world::{Change, View, World};
 use events::Events;
 
 /// How long changes are gathered before a cycle: many come at once.
@@ -77,6 +80,11 @@ pub struct Engine {
     told: BTreeMap<String, Told>,
     /// When to look again though nothing changes.
     look_again: Option<Instant>,
+    /// What the API server says of a job's objects, by the job's UID and its
+    /// generation; nothing if it accepts them.
+    verdicts: BTreeMap<String, (Option<i64>, Option<String>)>,
+    /// What the API server refused last, by object.
+    refusals: BTreeMap<String, String>,
 }
 
 /// A reason that was written.
@@ -92,6 +100,8 @@ struct Outcome {
     objects: Vec<String>,
     /// The decision it was part of.
     workload: Option<String>,
+    /// The job whose objects were checked.
+    check: Option<(String, Option<i64>)>,
     changes: Vec<Change>,
     result: Result<(), Failure>,
 }
@@ -114,6 +124,8 @@ impl Engine {
             failed: BTreeMap::new(),
             told: BTreeMap::new(),
             look_again: None,
+            verdicts: BTreeMap::new(),
+            refusals: BTreeMap::new(),
         }
     }
 
@@ -195,11 +207,23 @@ impl Engine {
         if let Some(workload) = &outcome.workload {
             self.pending.remove(workload);
         }
+        if let Some((uid, generation)) = outcome.check {
+            match &outcome.result {
+                Ok(()) => {
+                    self.verdicts.insert(uid, (generation, None));
+                }
+                Err(Failure::Refused(why)) => {
+                    self.verdicts.insert(uid, (generation, Some(why.clone())));
+                }
+                Err(Failure::Stale | Failure::Unknown(_)) => {}
+            }
+        }
         for object in outcome.objects {
             self.busy.remove(&object);
             match &outcome.result {
                 Ok(()) => {
                     self.failed.remove(&object);
+                    self.refusals.remove(&object);
                 }
                 Err(failure) => self.back_off(object, failure),
             }
@@ -218,6 +242,7 @@ impl Engine {
             tracing::debug!(%object, "changed meanwhile; it is looked at anew");
         } else {
             tracing::warn!(%object, %failure, "a write failed; it is tried again");
+            self.refusals.insert(object.clone(), failure.to_string());
         }
         self.failed.insert(object, (times + 1, Instant::now() + pause));
     }
@@ -250,29 +275,67 @@ impl Engine {
     /// Starts a write to `object`, which must be free.
     fn start<F>(&mut self, object: String, write: impl FnOnce(Writer) -> F)
     where
-        F: Future<Output = (Vec<Change>, Result<(), Failure>)> + Send + 'static,
+        F: Future<Output = Written> + Send + 'static,
     {
-        let write = write(self.writer.clone());
-        self.busy.insert(object.clone());
-        self.tasks.spawn(async move {
-            let (changes, result) = write.await;
-            Outcome { objects: vec![object], workload: None, changes, result }
+        self.spawn(vec![object], None, None, write(self.writer.clone()));
+    }
+
+    /// Starts to carry a decision out by a write to `object`; it holds what it
+    /// decided meanwhile.
+    fn start_decision<F>(&mut self, workload: String, object: String, decision: Pending, write: impl FnOnce(Writer) -> F)
+    where
+        F: Future<Output = Written> + Send + 'static,
+    {
+        self.pending.insert(workload.clone(), decision);
+        self.spawn(vec![object], Some(workload), None, write(self.writer.clone()));
+    }
+
+    /// Asks the API server about the objects of a job, known by its UID and generation.
+    fn start_check<F>(&mut self, object: String, job: (String, Option<i64>), check: impl FnOnce(Writer) -> F)
+    where
+        F: Future<Output = Result<Vec<Change>, Failure>> + Send + 'static,
+    {
+        let check = check(self.writer.clone());
+        self.spawn(vec![object], None, Some(job), async move {
+            match check.await {
+                Ok(changes) => (changes, Ok(())),
+                Err(failure) => (vec![], Err(failure)),
+            }
         });
     }
 
-    /// Starts to carry a decision out; it holds what it decided meanwhile.
-    fn start_decision<F>(&mut self, workload: String, decision: Pending, write: impl FnOnce(Writer) -> F)
-    where
-        F: Future<Output = (Vec<Change>, Result<(), Failure>)> + Send + 'static,
-    {
-        let write = write(self.writer.clone());
-        self.busy.insert(workload.clone());
-        self.pending.insert(workload.clone(), decision);
+    fn spawn(
+        &mut self,
+        objects: Vec<String>,
+        workload: Option<String>,
+        check: Option<(String, Option<i64>)>,
+        write: impl Future<Output = Written> + Send + 'static,
+    ) {
+        self.busy.extend(objects.iter().cloned());
         self.tasks.spawn(async move {
             let (changes, result) = write.await;
-            Outcome { objects: vec![workload.clone()], workload: Some(workload), changes, result }
+            Outcome { objects, workload, check, changes, result }
         });
     }
+}
+
+/// What was written, also when something failed.
+type Written = (Vec<Change>, Result<(), Failure>);
+
+/// Makes an object unless it is there already; one of that name that belongs to
+/// somebody else is left alone.
+async fn ensure<V: View>(writer: &Writer, target: &Target, object: &Value, owner_uid: &str) -> Result<Change, Failure> {
+    match writer.create::<V>(target, object).await {
+        Err(Failure::Stale) => {}
+        other => return other,
+    }
+    let there = writer.read(target).await?;
+    let ours = there.metadata.owner_references.iter().flatten().any(|owner| owner.uid == owner_uid);
+    if !ours {
+        let (kind, name) = (&target.resource.kind, &target.key.name);
+        return Err(Failure::Refused(format!("there is already a {kind} {name} that belongs to somebody else: delete it, or give the job another name")));
+    }
+    api::applied::<V>(there)
 }
 
 /// The wall clock, in milliseconds since 1970.

@@ -135,7 +135,7 @@ impl Engine {
         tracing::info!(pod = %key, node = %binding.node, "admitted");
         self.events.normal(pod_reference(key, pod), "Admitted", "Admit", &format!("devices on node {} are allocated", binding.node));
         self.told.remove(&workload);
-        self.start_decision(workload, decision, |writer| writes.run(writer));
+        self.start_decision(workload.clone(), workload, decision, |writer| writes.run(writer));
     }
 
     /// Takes the gate off a pod that has no device of vingt's.

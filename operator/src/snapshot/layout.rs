@@ -115,8 +115,8 @@ impl Layout {
     }
 
     /// What a device is charged.
-    pub fn units(&self, gpus: &[Gpu], at: DeviceIndex) -> Units {
-        gpus.get(at.gpu.0 as usize).and_then(|gpu| gpu.devices.get(usize::from(at.device))).map_or(0, |device| device.units)
+    pub fn units(&self, at: DeviceIndex) -> Units {
+        self.gpus.get(at.gpu.0 as usize).and_then(|gpu| gpu.devices.get(usize::from(at.device))).map_or(0, |device| device.units)
     }
 
     /// The devices that all of `selectors` select; the error says what is not supported.

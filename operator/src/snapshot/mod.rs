@@ -49,8 +49,8 @@ pub struct Known<'a> {
     pub pending: &'a BTreeMap<String, Pending>,
 }
 
-/// Takes the picture. `layout` lends its GPUs to the snapshot: give them back
-/// with [`Picture::give_back`].
+/// Takes the picture. `layout` lends its GPUs to the snapshot: put
+/// them back when the plan is carried out.
 pub fn take(world: &World, layout: &mut Layout, known: &Known<'_>) -> Picture {
     layout.refresh(&world.slices);
     let held = occupancy(world, known.tenancy, known.members, known.pending);
@@ -83,11 +83,6 @@ impl Picture {
     pub fn enter(&mut self, subject: Subject, workload: Workload) {
         self.subjects.push(subject);
         self.snapshot.waiting.push(workload);
-    }
-
-    /// Returns the GPUs that were lent.
-    pub fn give_back(self, layout: &mut Layout) {
-        layout.gpus = self.snapshot.gpus;
     }
 }
 
