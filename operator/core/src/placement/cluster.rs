@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::arrange::{Fitness, Slot, arrange, offer};
 use super::demand::Shapes;
-use super::filter::{less, objection, pods_in, taken_by};
+use super::filter::{Objection, less, objection, pods_in, taken_by};
 use crate::geometry::{Fleet, MAX_DEVICES, StateId, looked_at};
 use crate::model::{DeviceIndex, Gpu, GpuIndex, NodeIndex, PodPlacement, Resources, Snapshot, Units};
 
@@ -24,6 +24,8 @@ pub(crate) struct Cluster<'a> {
     changes: Vec<u32>,
     offers: Vec<Offers>,
     candidates: Vec<Option<Candidates>>,
+    /// For the first shape of each rule, what speaks against each node.
+    objections: Vec<Option<Vec<Option<Objection<'a>>>>>,
 }
 
 #[derive(Debug)]
@@ -74,7 +76,6 @@ struct Candidates {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Candidate {
-    suits: bool,
     pods: u64,
     place: Place,
 }
@@ -121,8 +122,21 @@ impl<'a> Cluster<'a> {
         let by_name = snapshot.nodes.iter().zip(0..).map(|(node, i)| (node.name.as_str(), i)).collect();
         let offers = shapes.demands.iter().map(|_| Offers::default()).collect();
         let candidates = shapes.pods.iter().map(|_| None).collect();
+        let objections = vec![None; shapes.pods.len()];
         let changes = Vec::new();
-        Self { snapshot, shapes, emptied, fleet, gpus, nodes, by_name, changes, offers, candidates }
+        Self {
+            snapshot,
+            shapes,
+            emptied,
+            fleet,
+            gpus,
+            nodes,
+            by_name,
+            changes,
+            offers,
+            candidates,
+            objections,
+        }
     }
 
     /// Places all `pods` of a shape, on nodes in `avoid` only where no others take them; `None`,
@@ -183,20 +197,24 @@ impl<'a> Cluster<'a> {
     pub fn survey(&mut self, shape: usize) -> Survey {
         let demand = self.shapes.demand_of[shape];
         self.refresh_offers(demand);
+        let rule = self.know_objections(shape);
         let pod = self.shapes.pods[shape];
+        let objections = self.objections[rule].iter().flatten();
         let mut survey = Survey::default();
-        for (index, offer) in self.offers[demand].nodes.iter().enumerate().filter(|(_, o)| o.pods > 0) {
+        let mut turned_away: BTreeMap<Objection, u32> = BTreeMap::new();
+        for ((offer, now), objection) in self.offers[demand].nodes.iter().zip(&self.nodes).zip(objections) {
+            if offer.pods == 0 {
+                continue;
+            }
             survey.nodes += 1;
             survey.pods_by_devices = survey.pods_by_devices.saturating_add(offer.pods);
-            let (pods, reason) = match objection(&self.snapshot.nodes[index], pod, self.emptied) {
-                Some(reason) => (0, reason),
-                None => pods_in(&self.nodes[index].free, &pod.resources),
-            };
+            let (pods, reason) = objection.map_or_else(|| pods_in(&now.free, &pod.resources), |o| (0, o));
             if pods < offer.pods {
-                *survey.turned_away.entry(reason).or_default() += 1;
+                *turned_away.entry(reason).or_default() += 1;
             }
             survey.pods = survey.pods.saturating_add(pods.min(offer.pods));
         }
+        survey.turned_away = turned_away.into_iter().map(|(reason, n)| (reason.to_string(), n)).collect();
         survey
     }
 
@@ -230,6 +248,15 @@ impl<'a> Cluster<'a> {
         let before = std::mem::replace(&mut now.state, state);
         let node = &mut self.nodes[self.snapshot.gpus[gpu as usize].node.0 as usize];
         node.room = node.room.saturating_sub(self.fleet.room(before)).saturating_add(self.fleet.room(state));
+    }
+
+    /// Sees to it that the objections of the shape's rule are known; tells where they are.
+    fn know_objections(&mut self, shape: usize) -> usize {
+        let rule = self.shapes.rule_of[shape];
+        let (snapshot, pod, emptied) = (self.snapshot, self.shapes.pods[rule], self.emptied);
+        self.objections[rule]
+            .get_or_insert_with(|| snapshot.nodes.iter().map(|node| objection(node, pod, emptied)).collect());
+        rule
     }
 
     fn all_nodes(&self) -> Vec<u32> {
@@ -270,31 +297,31 @@ impl<'a> Cluster<'a> {
     fn candidates(&mut self, shape: usize) -> &Candidates {
         let demand = self.shapes.demand_of[shape];
         self.refresh_offers(demand);
+        let rule = self.know_objections(shape);
         let pod = self.shapes.pods[shape];
         let stale = match &self.candidates[shape] {
             None => self.all_nodes(),
             Some(known) => changed_since(&self.changes, known.seen),
         };
         let offers = &self.offers[demand].nodes;
-        let candidates = self.candidates[shape].get_or_insert_with(|| {
-            let suits = |node| objection(node, pod, self.emptied).is_none();
-            let candidate = |node| Candidate { suits: suits(node), ..Candidate::default() };
-            let nodes = self.snapshot.nodes.iter().map(candidate).collect();
-            Candidates { nodes, ..Candidates::default() }
+        let objections = self.objections[rule].as_deref().unwrap_or_default();
+        let candidates = self.candidates[shape].get_or_insert_with(|| Candidates {
+            nodes: vec![Candidate::default(); objections.len()],
+            ..Candidates::default()
         });
         candidates.seen = self.changes.len();
         for node in stale {
-            let candidate = &mut candidates.nodes[node as usize];
-            if !candidate.suits {
+            if objections[node as usize].is_some() {
                 continue;
             }
+            let candidate = &mut candidates.nodes[node as usize];
             let offer = offers[node as usize];
             let (pods, _) = pods_in(&self.nodes[node as usize].free, &pod.resources);
             if candidate.pods > 0 {
                 candidates.order.remove(&(candidate.place, node));
                 candidates.pods -= candidate.pods;
             }
-            *candidate = Candidate { pods: pods.min(offer.pods), place: offer.place, ..*candidate };
+            *candidate = Candidate { pods: pods.min(offer.pods), place: offer.place };
             if candidate.pods > 0 {
                 candidates.order.insert((candidate.place, node));
                 candidates.pods = candidates.pods.saturating_add(candidate.pods);

@@ -37,6 +37,8 @@ pub(crate) struct Shapes<'a> {
     pub pods: Vec<&'a PodShape>,
     /// For each shape, its demand.
     pub demand_of: Vec<usize>,
+    /// For each shape, the first shape that suits the same nodes.
+    pub rule_of: Vec<usize>,
     /// The different demands.
     pub demands: Vec<Demand>,
     /// For each waiting workload, its shape.
@@ -48,6 +50,7 @@ impl<'a> Shapes<'a> {
         let mut shapes = Self::default();
         let mut known_shapes: BTreeMap<&PodShape, usize> = BTreeMap::new();
         let mut known_demands: BTreeMap<&[DeviceRequest], usize> = BTreeMap::new();
+        let mut known_rules = BTreeMap::new();
         let mut least_of = BTreeMap::new();
         for workload in &snapshot.waiting {
             let index = *known_shapes.entry(&workload.shape).or_insert_with(|| {
@@ -55,6 +58,9 @@ impl<'a> Shapes<'a> {
                     shapes.demands.push(demand(snapshot, &workload.shape.requests, &mut least_of));
                     shapes.demands.len() - 1
                 });
+                let PodShape { node_terms, tolerations, pinned, .. } = &workload.shape;
+                let rule = (node_terms, tolerations, pinned);
+                shapes.rule_of.push(*known_rules.entry(rule).or_insert(shapes.pods.len()));
                 shapes.pods.push(&workload.shape);
                 shapes.demand_of.push(demand);
                 shapes.pods.len() - 1

@@ -1,19 +1,48 @@
 //! Which nodes suit a pod, by what Kubernetes' own scheduler would check again:
 //! readiness, taints, node affinity, CPU and memory. Devices are not looked at here.
 
+use std::fmt;
+
 use crate::model::{Node, NodeTerm, Operator, PodShape, Requirement, Resources, Taint, Toleration};
 
 /// Taints of this prefix tell of a passing condition of the node, not of its purpose.
 const CONDITION_TAINTS: &str = "node.kubernetes.io/";
 
+/// Why a node does not take a pod, or not as many as it has devices for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Objection<'a> {
+    /// The pods must go to this node.
+    Pinned(&'a str),
+    /// No node term matches.
+    Selector,
+    /// A taint with this key.
+    Taint(&'a str),
+    /// It takes no pods at present.
+    NotReady,
+    /// It runs out of this resource.
+    Short(&'a str),
+}
+
+impl fmt::Display for Objection<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pinned(node) => write!(f, "not node {node}"),
+            Self::Selector => f.write_str("node selector"),
+            Self::Taint(key) => write!(f, "taint {key}"),
+            Self::NotReady => f.write_str("not ready"),
+            Self::Short(resource) => f.write_str(resource),
+        }
+    }
+}
+
 /// Why no pod of this shape may go to `node`, however free it is; `None` if it may.
 /// For an `emptied` cluster, nodes are taken to be well.
-pub(crate) fn objection(node: &Node, shape: &PodShape, emptied: bool) -> Option<String> {
+pub(crate) fn objection<'a>(node: &'a Node, shape: &'a PodShape, emptied: bool) -> Option<Objection<'a>> {
     if let Some(pinned) = shape.pinned.as_ref().filter(|pinned| **pinned != node.name) {
-        return Some(format!("not node {pinned}"));
+        return Some(Objection::Pinned(pinned));
     }
     if !shape.node_terms.is_empty() && !shape.node_terms.iter().any(|term| term_matches(term, node)) {
-        return Some("node selector".into());
+        return Some(Objection::Selector);
     }
     let keeps_away = |taint: &&Taint| {
         matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
@@ -21,10 +50,10 @@ pub(crate) fn objection(node: &Node, shape: &PodShape, emptied: bool) -> Option<
             && !shape.tolerations.iter().any(|toleration| tolerates(toleration, taint))
     };
     if let Some(taint) = node.taints.iter().find(keeps_away) {
-        return Some(format!("taint {}", taint.key));
+        return Some(Objection::Taint(&taint.key));
     }
     if !emptied && !node.schedulable {
-        return Some("not ready".into());
+        return Some(Objection::NotReady);
     }
     None
 }
@@ -62,7 +91,7 @@ fn requirement_holds(requirement: &Requirement, value: Option<&String>) -> bool 
 }
 
 /// How many pods that each need `need` fit into `free`, and what they run out of first.
-pub(crate) fn pods_in(free: &Resources, need: &Resources) -> (u64, String) {
+pub(crate) fn pods_in<'a>(free: &Resources, need: &'a Resources) -> (u64, Objection<'a>) {
     let other = |name: &str| free.other.get(name).copied().unwrap_or(0);
     let amounts = [
         ("cpu", free.cpu_milli, need.cpu_milli),
@@ -74,7 +103,8 @@ pub(crate) fn pods_in(free: &Resources, need: &Resources) -> (u64, String) {
         // Kubernetes lets a pod that asks for none of a resource onto a node that is out of it.
         Some((free.checked_div(need)?, name))
     });
-    times.min_by_key(|(times, _)| *times).map_or((u64::MAX, String::new()), |(n, name)| (n, name.to_owned()))
+    let (times, first) = times.min_by_key(|(times, _)| *times).unwrap_or((u64::MAX, ""));
+    (times, Objection::Short(first))
 }
 
 /// What is left of `all` once `part` is taken away.

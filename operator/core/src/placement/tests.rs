@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::filter::{objection, pods_in};
+use super::filter::{Objection, objection, pods_in};
 use crate::model::{Node, NodeTerm, Operator, PodShape, Requirement, Resources, Taint, Toleration};
 
 fn node() -> Node {
@@ -87,12 +87,12 @@ fn an_emptied_cluster_has_well_nodes_but_keeps_their_purpose() {
     let taint = |key: &str| Taint { key: key.into(), value: String::new(), effect: "NoExecute".into() };
     let sick = Node { schedulable: false, taints: vec![taint("node.kubernetes.io/unreachable")], ..node() };
     let any = PodShape::default();
-    assert_eq!(objection(&sick, &any, false), Some("taint node.kubernetes.io/unreachable".into()));
+    assert_eq!(objection(&sick, &any, false), Some(Objection::Taint("node.kubernetes.io/unreachable")));
     assert_eq!(objection(&sick, &any, true), None);
     let kept = Node { taints: vec![taint("team")], ..node() };
-    assert_eq!(objection(&kept, &any, true), Some("taint team".into()));
+    assert_eq!(objection(&kept, &any, true), Some(Objection::Taint("team")));
     let pinned = PodShape { pinned: Some("n2".into()), ..PodShape::default() };
-    assert_eq!(objection(&kept, &pinned, true), Some("not node n2".into()));
+    assert_eq!(objection(&kept, &pinned, true), Some(Objection::Pinned("n2")));
 }
 
 #[test]
@@ -104,11 +104,11 @@ fn pods_are_counted_by_what_they_run_out_of_first() {
         other: BTreeMap::from([("ephemeral-storage".to_owned(), storage)]),
     };
     let free = resources(4000, 64, 5, 30);
-    assert_eq!(pods_in(&free, &resources(1000, 8, 1, 0)), (4, "cpu".into()));
-    assert_eq!(pods_in(&free, &resources(500, 32, 1, 0)), (2, "memory".into()));
-    assert_eq!(pods_in(&free, &resources(0, 0, 0, 0)), (5, "pods".into()));
-    assert_eq!(pods_in(&free, &resources(0, 0, 1, 31)), (0, "ephemeral-storage".into()));
+    assert_eq!(pods_in(&free, &resources(1000, 8, 1, 0)), (4, Objection::Short("cpu")));
+    assert_eq!(pods_in(&free, &resources(500, 32, 1, 0)), (2, Objection::Short("memory")));
+    assert_eq!(pods_in(&free, &resources(0, 0, 0, 0)), (5, Objection::Short("pods")));
+    assert_eq!(pods_in(&free, &resources(0, 0, 1, 31)), (0, Objection::Short("ephemeral-storage")));
     let huge =
         Resources { other: BTreeMap::from([("hugepages-1Gi".to_owned(), 1)]), ..resources(1, 1, 1, 1) };
-    assert_eq!(pods_in(&free, &huge), (0, "hugepages-1Gi".into()));
+    assert_eq!(pods_in(&free, &huge), (0, Objection::Short("hugepages-1Gi")));
 }
