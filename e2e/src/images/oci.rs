@@ -14,10 +14,32 @@ use super::{Entry, Image};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
+/// A file of the layout, named by its digest.
+struct Blob {
+    media_type: &'static str,
+    digest: String,
+    content: Vec<u8>,
+}
+
+impl Blob {
+    fn new(media_type: &'static str, content: Vec<u8>) -> Self {
+        Self { media_type, digest: digest(&content), content }
+    }
+
+    fn json(media_type: &'static str, value: &Value) -> Result<Self> {
+        Ok(Self::new(media_type, serde_json::to_vec(value)?))
+    }
+
+    fn descriptor(&self) -> Value {
+        json!({"mediaType": self.media_type, "digest": self.digest, "size": self.content.len()})
+    }
+}
+
 /// Writes `image` to the file `to`.
 pub(super) fn write(image: &Image, to: &Path) -> Result<()> {
-    let (architecture, layer) = (architecture()?, layer(image)?);
-    let config = serde_json::to_vec(&json!({
+    let architecture = architecture()?;
+    let layer = Blob::new("application/vnd.oci.image.layer.v1.tar", layer(image)?);
+    let config = json!({
         "architecture": architecture,
         "os": "linux",
         "config": {
@@ -25,15 +47,17 @@ pub(super) fn write(image: &Image, to: &Path) -> Result<()> {
             "Entrypoint": image.entrypoint,
             "Env": ["PATH=/usr/local/bin:/usr/bin:/bin"],
         },
-        "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
-    }))?;
-    let manifest = serde_json::to_vec(&json!({
+        "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
+    });
+    let config = Blob::json("application/vnd.oci.image.config.v1+json", &config)?;
+    let manifest = json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
-        "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
-    }))?;
-    let mut described = descriptor(MANIFEST, &manifest);
+        "config": config.descriptor(),
+        "layers": [layer.descriptor()],
+    });
+    let manifest = Blob::json(MANIFEST, &manifest)?;
+    let mut described = manifest.descriptor();
     described["annotations"] = json!({"io.containerd.image.name": image.reference});
     described["platform"] = json!({"architecture": architecture, "os": "linux"});
     let index = serde_json::to_vec(&json!({
@@ -45,9 +69,9 @@ pub(super) fn write(image: &Image, to: &Path) -> Result<()> {
     let mut archive = Builder::new(io::BufWriter::new(File::create(to)?));
     file(&mut archive, "oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     file(&mut archive, "index.json", 0o644, &index)?;
-    for blob in [&layer, &config, &manifest] {
-        let path = format!("blobs/{}", digest(blob).replace(':', "/"));
-        file(&mut archive, &path, 0o644, blob)?;
+    for blob in [layer, config, manifest] {
+        let path = format!("blobs/{}", blob.digest.replace(':', "/"));
+        file(&mut archive, &path, 0o644, &blob.content)?;
     }
     archive.into_inner()?.flush()?;
     Ok(())
@@ -87,10 +111,6 @@ fn header(kind: EntryType, mode: u32, size: u64) -> Header {
     header.set_gid(0);
     header.set_mtime(0);
     header
-}
-
-fn descriptor(media_type: &str, content: &[u8]) -> Value {
-    json!({"mediaType": media_type, "digest": digest(content), "size": content.len()})
 }
 
 fn digest(content: &[u8]) -> String {
