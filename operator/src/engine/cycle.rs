@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::jiff::Timestamp;
 use vingt_core::model::Plan;
 
 use super::gangs::Tracked;
@@ -23,18 +24,27 @@ impl Engine {
         let mut gangs = self.track_gangs(&mut picture, &tenancy, &members, now_ms);
         let plan = vingt_core::plan(&picture.snapshot, now_ms);
         self.count(&picture, &plan);
-        let reasons = reasons(&picture, &plan);
+        let mut reasons = reasons(&picture, &plan);
 
         self.admit(&picture, &plan, &mut gangs, now_ms);
-        let Picture { snapshot, stages, .. } = picture;
-        self.layout.gpus = snapshot.gpus;
+        let Picture { mut snapshot, stages, .. } = picture;
+        self.layout.gpus = std::mem::take(&mut snapshot.gpus);
         for gang in gangs {
             let why = reasons.gangs.get(gang.key());
             self.follow_gang(gang, why, &tenancy, now_ms);
         }
         for (key, stage) in &stages {
+            if let PodStage::Waits(why) = stage {
+                reasons.pods.insert(key.clone(), why.clone());
+            }
             self.follow_pod(key, stage, reasons.pods.get(key).map(String::as_str));
         }
+        let now = Timestamp::from_millisecond(now_ms).unwrap_or_default();
+        self.label_namespaces(&tenancy);
+        self.keep_templates(&tenancy);
+        self.follow_servers(&tenancy, &members, &reasons.pods, now);
+        let waiting = waiting(&tenancy, &reasons);
+        self.tell_tenants(&tenancy, &snapshot.tenants, &waiting, now);
     }
 
     fn count(&self, picture: &Picture, plan: &Plan) {
@@ -74,6 +84,17 @@ struct Reasons {
     gangs: BTreeMap<Key, String>,
 }
 
+/// How many jobs and pods of each tenant wait.
+fn waiting(tenancy: &Tenancy, reasons: &Reasons) -> BTreeMap<String, u32> {
+    let mut waiting: BTreeMap<String, u32> = BTreeMap::new();
+    for key in reasons.pods.keys().chain(reasons.gangs.keys()) {
+        if let Some(tenant) = tenancy.tenant(&key.namespace) {
+            *waiting.entry(tenant.to_owned()).or_default() += 1;
+        }
+    }
+    waiting
+}
+
 fn reasons(picture: &Picture, plan: &Plan) -> Reasons {
     let mut reasons = Reasons::default();
     for wait in &plan.waits {
@@ -91,6 +112,7 @@ impl Engine {
         match stage {
             PodStage::Free => self.free_pod(key),
             PodStage::Waits(why) => self.explain_pod(key, why),
+            PodStage::Unmade(why) => self.explain_pod_later(key, why),
             PodStage::Plan(_) => {
                 if let Some(why) = planned {
                     self.explain_pod(key, why);

@@ -12,11 +12,14 @@ mod cycle;
 mod events;
 mod gangs;
 mod pods;
+mod servers;
+mod tenants;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
+use kube::api::DynamicObject;
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
@@ -242,7 +245,9 @@ impl Engine {
             tracing::debug!(%object, "changed meanwhile; it is looked at anew");
         } else {
             tracing::warn!(%object, %failure, "a write failed; it is tried again");
-            self.refusals.insert(object.clone(), failure.to_string());
+            if let Failure::Refused(why) = failure {
+                self.refusals.insert(object.clone(), why.clone());
+            }
         }
         self.failed.insert(object, (times + 1, Instant::now() + pause));
     }
@@ -330,12 +335,18 @@ async fn ensure<V: View>(writer: &Writer, target: &Target, object: &Value, owner
         other => return other,
     }
     let there = writer.read(target).await?;
-    let ours = there.metadata.owner_references.iter().flatten().any(|owner| owner.uid == owner_uid);
-    if !ours {
-        let (kind, name) = (&target.resource.kind, &target.key.name);
-        return Err(Failure::Refused(format!("there is already a {kind} {name} that belongs to somebody else: delete it, or give the job another name")));
-    }
-    api::applied::<V>(there)
+    if owned_by(&there, owner_uid) { api::applied::<V>(there) } else { Err(foreign(target)) }
+}
+
+fn owned_by(object: &DynamicObject, owner_uid: &str) -> bool {
+    object.metadata.owner_references.iter().flatten().any(|owner| owner.uid == owner_uid)
+}
+
+fn foreign(target: &Target) -> Failure {
+    let (kind, name) = (&target.resource.kind, &target.key.name);
+    Failure::Refused(format!(
+        "there is already a {kind} {name} that belongs to somebody else: delete it, or give the job another name"
+    ))
 }
 
 /// The wall clock, in milliseconds since 1970.

@@ -20,6 +20,8 @@ use crate::world::{Change, Claim, Key, Pod};
 
 /// How long a reason stands before only its numbers may change.
 const RETELL: Duration = Duration::from_secs(5);
+/// How long the claims of a new pod may take without a word.
+const YOUNG_MS: i64 = 3000;
 
 /// All the writes that carry out what was decided for one pod.
 struct PodWrites {
@@ -193,6 +195,17 @@ impl Engine {
         }
         let target = Target::object::<core::Pod>(key);
         self.start(workload, |writer| async move { one(writer.merge::<Pod>(&target, &patch).await) });
+    }
+
+    /// Tells on the pod why it waits, unless it is so young that it will wait no more before this is read.
+    pub(super) fn explain_pod_later(&mut self, key: &Key, why: &str) {
+        let Some(pod) = self.world.pods.get(key) else { return };
+        let due_ms = pod.created_ms.saturating_add(YOUNG_MS);
+        if due_ms > super::now_ms() {
+            self.look_again_at_ms(due_ms);
+        } else {
+            self.explain_pod(key, why);
+        }
     }
 
     /// Whether to write a reason now. The first one at once; later ones only

@@ -3,5 +3,6 @@
 
 pub mod facts;
 pub mod objects;
+pub mod server;
 pub mod status;
 pub mod template;

@@ -20,6 +20,8 @@ pub enum PodStage {
     Free,
     /// It is not decided yet, or cannot be; in words, why.
     Waits(String),
+    /// Its claims are being made, which takes a moment; in words, should it take longer.
+    Unmade(String),
     /// Its devices are to be planned.
     Plan(PodNeeds),
     /// Its devices are decided: what is missing is to be written, then the gate comes off.
@@ -62,11 +64,11 @@ pub fn stage(key: &Key, pod: &Pod, world: &World) -> PodStage {
     for claim in pod.claims.iter().filter(|claim| !claim.unneeded) {
         let Some(name) = &claim.claim else {
             let template = claim.template.as_deref().unwrap_or_default();
-            return PodStage::Waits(format!("its ResourceClaim has not been made yet from ResourceClaimTemplate {template}"));
+            return PodStage::Unmade(format!("its ResourceClaim has not been made yet from ResourceClaimTemplate {template}"));
         };
         let claim_key = Key::new(&key.namespace, name);
         let Some(object) = world.claims.get(&claim_key) else {
-            return PodStage::Waits(format!("ResourceClaim {name} does not exist"));
+            return PodStage::Unmade(format!("ResourceClaim {name} does not exist"));
         };
         match ask::of_claim(&object.spec, &world.classes) {
             Ask::Foreign => foreign = true,

@@ -26,7 +26,7 @@ pub struct Job {
     pub suspended: bool,
     /// Workers that are done.
     pub done: Vec<u32>,
-    /// How it ended, if it did: reason and message; the reason is empty when it went well.
+    /// How it ended, if it did: reason and message; the reason is empty when it went well. Pods may still be leaving.
     pub ended: Option<(String, String)>,
     /// Its annotations of vingt's domain.
     pub marks: BTreeMap<String, String>,
@@ -48,13 +48,13 @@ struct JobSpec {
 impl View for Job {
     fn parse(object: DynamicObject) -> Result<Self, serde_json::Error> {
         let body: JobBody = serde_json::from_value(object.data)?;
-        // The Job counts as ended when its pods are gone; that it will fail is said before.
+        // That it will fail is said at once, that it has failed when its pods are gone.
         let ended = body.status.conditions.iter().flatten().find_map(|condition| {
             let reason = condition.reason.clone().unwrap_or_default();
             let message = condition.message.clone().unwrap_or_default();
             match (condition.type_.as_str(), condition.status.as_str()) {
                 ("Complete", "True") => Some((String::new(), message)),
-                ("Failed", "True") => Some((if reason.is_empty() { "Failed".to_owned() } else { reason }, message)),
+                ("Failed" | "FailureTarget", "True") => Some((if reason.is_empty() { "Failed".to_owned() } else { reason }, message)),
                 _ => None,
             }
         });
