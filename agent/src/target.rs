@@ -71,7 +71,7 @@ impl Target {
         let name = Name::parse(device).ok_or_else(|| unknown("not a name that this driver publishes".to_owned()))?;
         let gpu = inventory
             .by_minor(name.minor)
-            .ok_or_else(|| unknown(format!("this node has no readable GPU with minor number {}", name.minor)))?;
+            .ok_or_else(|| unknown(missing(name.minor, inventory)))?;
         let Some(partition) = name.partition else {
             return Ok(Self::Gpu { gpu: gpu.uuid.clone(), minor: gpu.minor });
         };
@@ -92,6 +92,14 @@ impl Target {
             multiprocessors: profile.multiprocessors,
         })
     }
+}
+
+fn missing(minor: u32, inventory: &Inventory) -> String {
+    let mut why = format!("this node has no readable GPU with minor number {minor}");
+    for unreadable in &inventory.unreadable {
+        why += &format!("; the one at index {} cannot be read: {}", unreadable.index, unreadable.why);
+    }
+    why
 }
 
 /// Name of a whole GPU's device, and of its counter set.

@@ -6,6 +6,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 
+use nvml_wrapper::error::NvmlError;
+
 use super::fault::{Fault, code};
 use super::raw::{GiHandle, GpuHandle, Raw};
 use super::types::{ComputeInstance, Gpu, Instance, MigMode, Placement, Profile, Unreadable};
@@ -119,7 +121,12 @@ impl Session {
             .map_err(|error| Fault::of("nvmlDeviceGetCudaComputeCapability", error))?;
         let architecture = device.architecture().map_err(|error| Fault::of("nvmlDeviceGetArchitecture", error))?;
         let memory = device.memory_info().map_err(|error| Fault::of("nvmlDeviceGetMemoryInfo_v2", error))?;
-        let brand = device.brand().map_or_else(|_| "unknown".to_owned(), |brand| format!("{brand:?}"));
+        let brand = match device.brand() {
+            Ok(brand) => format!("{brand:?}"),
+            // A brand newer than the wrapper.
+            Err(NvmlError::UnexpectedVariant(_) | NvmlError::NotSupported) => "unknown".to_owned(),
+            Err(error) => return Err(Fault::of("nvmlDeviceGetBrand", error)),
+        };
         let card = Card {
             handle,
             minor: device.minor_number().map_err(|error| Fault::of("nvmlDeviceGetMinorNumber", error))?,
