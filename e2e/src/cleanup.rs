@@ -10,6 +10,7 @@ use tokio::process::{Child, Command};
 
 use crate::layout::Layout;
 use crate::process::end_recorded;
+use crate::real_node;
 use crate::wait::wait_for;
 
 /// How long a process may take to end before it is killed.
@@ -22,6 +23,7 @@ pub async fn clean(layout: &Layout) -> Result<()> {
         return Ok(());
     }
     end_recorded(&layout.records(), GRACE).await;
+    real_node::clean(layout).await?;
     wait_for(Duration::from_secs(20), "the lab's folder to be removed", || async {
         match fs::remove_dir_all(layout.root()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),

@@ -4,14 +4,19 @@ mod daemon;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::cleanup::guard;
-use crate::lab::LabConfig;
+use crate::cleanup::{clean, guard};
+use crate::lab::{Lab, LabConfig};
 use crate::layout::Layout;
+use crate::process::tail;
+use crate::real_node::host;
+use crate::wait::wait_for;
 
 /// A real Kubernetes with emulated GPUs on this machine.
 #[derive(Debug, Parser)]
@@ -25,6 +30,8 @@ pub struct Cli {
 enum Command {
     /// Build everything, start the lab and leave it running.
     Up(Options),
+    /// Start a lab, apply the samples and show what happens.
+    Demo(DemoOptions),
     /// Say which labs run, and where.
     Status,
     /// End a lab and remove everything it made.
@@ -64,9 +71,34 @@ struct Options {
     /// Leave the chart out: a plain Kubernetes.
     #[arg(long)]
     no_install: bool,
+    /// Leave the real node out, also where it could be.
+    #[arg(long)]
+    no_real_node: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+struct DemoOptions {
+    #[command(flatten)]
+    lab: Options,
+    /// End with a summary instead of leaving the lab running until Ctrl-C.
+    #[arg(long)]
+    once: bool,
 }
 
 impl Options {
+    fn real_node(&self) -> bool {
+        !self.no_real_node && host::obstacle().is_none()
+    }
+
+    /// Says plainly what this machine or user cannot have.
+    fn say_what_is_left_out(&self) {
+        if self.no_real_node {
+            eprintln!("no real node, as asked: pods are played, not run");
+        } else if let Some(obstacle) = host::obstacle() {
+            eprintln!("*** no real node: {obstacle}. Pods are played, not run. ***");
+        }
+    }
+
     fn config(&self) -> Result<LabConfig> {
         Ok(LabConfig {
             virtual_nodes: self.nodes,
@@ -75,6 +107,7 @@ impl Options {
             allow_mig_mode_switch: self.allow_mig_mode_switch,
             operator_replicas: 2,
             install: !self.no_install,
+            real_node: self.real_node(),
             ..LabConfig::small(&self.name.name, own_program()?)
         })
     }
@@ -88,12 +121,67 @@ fn own_program() -> Result<PathBuf> {
 pub async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Up(options) => daemon::up(&options).await?,
+        Command::Demo(options) => demo(&options).await?,
         Command::Status => daemon::status().await?,
         Command::Down(name) => daemon::down(&Layout::new(&name.name)?).await?,
         Command::Serve(options) => daemon::serve(&options).await?,
         Command::Guard(name) => guard(&Layout::new(&name.name)?).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The demo in a lab of its own, which is gone afterwards however it ends.
+async fn demo(options: &DemoOptions) -> Result<()> {
+    show_messages();
+    options.lab.say_what_is_left_out();
+    let mut interrupted = Interrupt::new()?;
+    let mut lab = tokio::select! {
+        lab = Lab::start(options.lab.config()?) => lab?,
+        () = interrupted.wait() => {
+            eprintln!("interrupted; cleaning up");
+            return clean_up_after(&options.lab.name.name).await;
+        }
+    };
+    let shown = tokio::select! {
+        shown = crate::demo::run(&mut lab, options.once) => shown,
+        () = interrupted.wait() => Ok(()),
+    };
+    if shown.is_err() {
+        for control in lab.operator().containers() {
+            eprintln!("\nthe end of {}:\n{}", control.log.display(), tail(&control.log));
+        }
+    }
+    lab.stop().await?;
+    shown?;
+    println!("the demo ended well; the lab is gone");
+    Ok(())
+}
+
+/// Removes what a lab that was dropped while it started has left.
+async fn clean_up_after(name: &str) -> Result<()> {
+    let layout = Layout::new(name)?;
+    let _lock =
+        wait_for(Duration::from_secs(30), "the lab's lock", || async { layout.lock().map(Some) }).await?;
+    clean(&layout).await
+}
+
+/// Ctrl-C, or the polite request to end.
+struct Interrupt {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupt {
+    fn new() -> Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 /// Messages to standard error, without time and origin; `RUST_LOG` shows more.

@@ -9,7 +9,9 @@ use serde_json::json;
 use tokio::process::Command;
 
 use crate::build::workspace;
+use crate::images::{REGISTRY, TAG};
 use crate::layout::Layout;
+use crate::real_node::gpus;
 
 /// Namespace of the release.
 pub const NAMESPACE: &str = "vingt-system";
@@ -31,8 +33,8 @@ pub struct Values {
     pub allow_mig_mode_switch: bool,
     /// Replicas of the operator.
     pub operator_replicas: u32,
-    /// Port of the API server on 127.0.0.1, for containers of the real node.
-    pub api_server_port: u16,
+    /// Whether agents run in containers of the real node too.
+    pub real_node: bool,
     /// Merged over everything else.
     pub extra: serde_json::Value,
 }
@@ -103,19 +105,12 @@ fn chart_values(layout: &Layout, values: &Values) -> serde_json::Value {
     // Host paths name the real node's folder. Virtual nodes map it to theirs.
     let node = layout.real_node();
     let path = |below: &str| node.join(below).display().to_string();
-    let api_server = json!([
-        {"name": "KUBERNETES_SERVICE_HOST", "value": "127.0.0.1"},
-        {"name": "KUBERNETES_SERVICE_PORT", "value": values.api_server_port.to_string()},
-    ]);
-    let mut agent_env = api_server.as_array().cloned().unwrap_or_default();
-    agent_env.push(json!({"name": "VINGT_EMULATOR_ROOT", "value": path("gpu")}));
     let mut chart = json!({
-        "image": {"registry": "lab.vingt.dev", "tag": "lab", "pullPolicy": "Never"},
+        "image": {"registry": REGISTRY, "tag": TAG, "pullPolicy": "Never"},
         "operator": {
             "replicas": values.operator_replicas,
             "logFormat": "text",
             "logLevel": "info,vingt_operator=debug",
-            "extraEnv": api_server,
             // Played nodes run it as a process; the real node is for agents
             // and workloads.
             "nodeSelector": {"node.kubernetes.io/instance-type": "vingt-lab-virtual"},
@@ -128,14 +123,16 @@ fn chart_values(layout: &Layout, values: &Values) -> serde_json::Value {
             "driverRoot": path("gpu"),
             "nvmlLibrary": path("gpu/libnvidia-ml.so.1"),
             "procRoot": path("gpu/proc"),
-            "hostNetwork": true,
             "logFormat": "text",
             "logLevel": "info,vingt_agent=debug",
-            "extraEnv": agent_env,
+            "extraEnv": [{"name": "VINGT_EMULATOR_ROOT", "value": path("gpu")}],
             "extraVolumes": [{"name": "gpu", "hostPath": {"path": path("gpu")}}],
             "extraVolumeMounts": [{"name": "gpu", "mountPath": path("gpu")}],
         },
     });
+    if values.real_node {
+        merge(&mut chart, &gpus::chart_values(layout));
+    }
     merge(&mut chart, &values.extra);
     chart
 }

@@ -1,13 +1,15 @@
 //! One lab: a control plane, nodes, and vingt installed by its chart.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde::{Deserialize, Serialize};
+use tokio::process::Command;
 use tracing::info;
 
 use crate::build::go::{Component, ensure_built};
@@ -19,6 +21,7 @@ use crate::emulator;
 use crate::helm::{Helm, Values};
 use crate::layout::{LabLock, Layout};
 use crate::process::Identity;
+use crate::real_node::{self, NodeConfig, RealNode};
 use crate::virtual_node::program::OwnImage;
 use crate::virtual_node::{Addresses, Program, Programs, Shared, VirtualNode};
 
@@ -44,6 +47,9 @@ pub struct LabConfig {
     pub cut_proxy: bool,
     /// Whether the chart is installed.
     pub install: bool,
+    /// Whether there is a real node, `real-0`, with two GPUs: see
+    /// [`host::obstacle`](crate::real_node::host::obstacle) for what that needs.
+    pub real_node: bool,
     /// More values for the chart, merged over the lab's.
     pub values: serde_json::Value,
 }
@@ -61,6 +67,7 @@ impl LabConfig {
             operator_replicas: 1,
             cut_proxy: false,
             install: true,
+            real_node: false,
             values: serde_json::Value::Null,
         }
     }
@@ -88,6 +95,8 @@ pub struct Lab {
     layout: Layout,
     control_plane: ControlPlane,
     nodes: Vec<VirtualNode>,
+    real_node: Option<RealNode>,
+    artifacts: rust::Artifacts,
     programs: Arc<Programs>,
     cut_proxy: Option<CutProxy>,
     kubernetes: PathBuf,
@@ -107,6 +116,9 @@ impl Lab {
         let binaries =
             Binaries { etcd: ensure_built(etcd).await?, kubernetes: ensure_built(kubernetes).await? };
         let helm = ensure_built(helm).await?;
+        if config.real_node {
+            real_node::Binaries::get().await?;
+        }
         let artifacts = rust::build().await?;
 
         clean(&layout).await.context("what an earlier lab left cannot be removed")?;
@@ -116,18 +128,19 @@ impl Lab {
         let control_plane = ControlPlane::start(&layout, &binaries).await?;
         info!("control plane ready at {} ({})", control_plane.server(), since(started));
 
-        let port = control_plane.server().rsplit(':').next().and_then(|port| port.parse().ok());
         let values = Values {
             allow_mig_mode_switch: config.allow_mig_mode_switch,
             operator_replicas: config.operator_replicas,
-            api_server_port: port.context("the API server has no port")?,
             extra: config.values.clone(),
+            real_node: config.real_node,
         };
         let mut lab = Self {
             helm: Helm::new(&helm, &layout),
             layout,
             control_plane,
             nodes: Vec::new(),
+            real_node: None,
+            artifacts,
             programs: Arc::default(),
             cut_proxy: None,
             kubernetes: binaries.kubernetes,
@@ -137,7 +150,7 @@ impl Lab {
             lock,
         };
         lab.write_state(false)?;
-        if let Err(error) = lab.populate(artifacts).await {
+        if let Err(error) = lab.populate().await {
             lab.stop().await?;
             return Err(error);
         }
@@ -145,7 +158,7 @@ impl Lab {
         Ok(lab)
     }
 
-    async fn populate(&mut self, artifacts: rust::Artifacts) -> Result<()> {
+    async fn populate(&mut self) -> Result<()> {
         let started = Instant::now();
         if self.config.cut_proxy {
             let options = KubeConfigOptions::default();
@@ -158,7 +171,7 @@ impl Lab {
         }
         let shared = Shared {
             addresses: Arc::new(Addresses::take()?),
-            artifacts,
+            artifacts: self.artifacts.clone(),
             programs: self.programs.clone(),
             operator_server: self.cut_proxy.as_ref().map(CutProxy::url),
         };
@@ -173,6 +186,15 @@ impl Lab {
             self.nodes.push(node);
         }
         info!("{} virtual nodes registered ({})", self.nodes.len(), since(started));
+        if self.config.real_node {
+            let started = Instant::now();
+            let binaries = real_node::Binaries::get().await?;
+            let config = NodeConfig { name: REAL_NODE.to_owned(), gpus: REAL_NODE_GPUS, mig: true };
+            let node = RealNode::start(&self.layout, &binaries, &self.artifacts, &self.control_plane, config)
+                .await?;
+            self.real_node = Some(node);
+            info!("real node registered ({})", since(started));
+        }
         if self.config.install {
             self.install().await?;
         }
@@ -205,16 +227,21 @@ impl Lab {
         for node in &mut self.nodes {
             node.power_off().await;
         }
+        let real = match &mut self.real_node {
+            Some(node) => node.stop().await,
+            None => Ok(()),
+        };
         self.control_plane.stop().await;
         let result = clean(&self.layout).await;
         drop(self.guard);
         drop(self.lock);
-        result
+        result.and(real)
     }
 
-    /// Fails if a part of the control plane has ended.
+    /// Fails if a part of the control plane or of the real node has ended.
     pub fn check(&mut self) -> Result<()> {
-        self.control_plane.check()
+        self.control_plane.check()?;
+        self.real_node.as_mut().map_or(Ok(()), RealNode::check)
     }
 
     /// A client with all rights.
@@ -254,9 +281,38 @@ impl Lab {
         &self.helm
     }
 
-    /// The kubectl of the lab's version.
-    pub fn kubectl(&self) -> PathBuf {
-        self.kubernetes.join("kubectl")
+    /// Runs the kubectl of the lab's version as administrator; its output if it
+    /// succeeds.
+    pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
+        let mut command = Command::new(self.kubernetes.join("kubectl"));
+        command.args(args).env("KUBECONFIG", self.kubeconfig());
+        output(command).await
+    }
+
+    /// What NVML shows on a virtual node, as `vingt-agent devices` prints it.
+    pub async fn nvml_view(&self, node: &VirtualNode) -> Result<serde_json::Value> {
+        let folder = node.folder().join("gpu");
+        let mut command = Command::new(&self.artifacts.agent);
+        command
+            .args(["devices", "--output", "json", "--nvml-library"])
+            .arg(folder.join(emulator::LIBRARY))
+            .env("VINGT_EMULATOR_ROOT", &folder);
+        Ok(serde_json::from_str(&output(command).await?)?)
+    }
+
+    /// The real node's name, if there is one.
+    pub fn real_node(&self) -> Option<&str> {
+        self.real_node.as_ref().map(RealNode::name)
+    }
+
+    /// The real node, to restart its kubelet.
+    pub fn real_node_mut(&mut self) -> Option<&mut RealNode> {
+        self.real_node.as_mut()
+    }
+
+    /// Folder of the Kubernetes programs, kubectl among them.
+    pub fn kubernetes(&self) -> &Path {
+        &self.kubernetes
     }
 
     /// The administrator's kubeconfig.
@@ -268,6 +324,19 @@ impl Lab {
     pub fn folder(&self) -> &Path {
         self.layout.root()
     }
+}
+
+/// Name of the real node.
+const REAL_NODE: &str = "real-0";
+/// Its GPUs.
+const REAL_NODE_GPUS: u32 = 2;
+
+async fn output(mut command: Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
+    let output = output.with_context(|| format!("cannot run {command:?}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?} failed ({}): {}", output.status, said.trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Seconds since, for messages.

@@ -11,6 +11,7 @@ pub mod cleanup;
 pub mod cli;
 pub mod control_plane;
 pub mod cut_proxy;
+pub mod demo;
 pub mod emulator;
 pub mod helm;
 pub mod images;

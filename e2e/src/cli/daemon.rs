@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Options, own_program, show_messages};
+use super::{Interrupt, Options, own_program, show_messages};
 use crate::build::go::{Component, ensure_built};
 use crate::build::rust;
 use crate::cleanup::clean;
 use crate::lab::{Lab, LabState, STOP_DEADLINE};
 use crate::layout::Layout;
+use crate::real_node;
 use crate::wait::wait_for;
 
 /// Builds where the user sees it, starts `serve` in the background, and shows
@@ -25,6 +25,10 @@ pub async fn up(options: &Options) -> Result<()> {
     for component in Component::VIRTUAL {
         ensure_built(component).await?;
     }
+    if options.real_node() {
+        real_node::Binaries::get().await?;
+    }
+    options.say_what_is_left_out();
     rust::build().await?;
 
     let log_path = layout.root().with_extension("log");
@@ -38,6 +42,9 @@ pub async fn up(options: &Options) -> Result<()> {
     }
     if options.no_install {
         command.arg("--no-install");
+    }
+    if options.no_real_node {
+        command.arg("--no-real-node");
     }
     let mut child = command
         .stdin(Stdio::null())
@@ -71,20 +78,16 @@ pub async fn up(options: &Options) -> Result<()> {
 /// Runs a lab until told to end.
 pub async fn serve(options: &Options) -> Result<()> {
     show_messages();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let starting = Lab::start(options.config()?);
+    let mut interrupted = Interrupt::new()?;
     let mut lab = tokio::select! {
-        lab = starting => lab?,
+        lab = Lab::start(options.config()?) => lab?,
         // The guard cleans up what was started by then.
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+        () = interrupted.wait() => return Ok(()),
     };
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     let result = loop {
         tokio::select! {
-            _ = terminate.recv() => break Ok(()),
-            _ = interrupt.recv() => break Ok(()),
+            () = interrupted.wait() => break Ok(()),
             _ = tick.tick() => if let Err(error) = lab.check() { break Err(error) },
         }
     };

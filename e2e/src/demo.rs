@@ -1,0 +1,151 @@
+//! `cargo lab demo`: the samples in a fresh lab, from `kubectl apply` to a
+//! container that holds its own slice of an H100, and back to nothing.
+
+mod checks;
+mod draw;
+mod picture;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::build::workspace;
+use crate::lab::Lab;
+use picture::Picture;
+
+/// How long the samples may take until everything is as expected.
+const DEADLINE: Duration = Duration::from_secs(180);
+/// How often the picture is taken.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Applies the samples and shows what happens until all is as it must be, then
+/// proves it. With `once` the first job is ended too, and the answer is the
+/// summary; without, the picture goes on until the caller drops this.
+pub async fn run(lab: &mut Lab, once: bool) -> Result<()> {
+    let real_node = lab.real_node().is_some();
+    for sample in samples(real_node)? {
+        lab.kubectl(&["apply", "--filename", &sample.display().to_string()]).await?;
+    }
+    println!("\nkubectl apply --filename e2e/samples: done. What happens:\n");
+    let mut screen = Screen::new();
+    let started = Instant::now();
+    let expectations = checks::expectations(real_node);
+    let picture = loop {
+        let picture = screen.next(lab).await?;
+        let unmet: Vec<String> =
+            expectations.iter().filter_map(|expected| expected.unmet(&picture)).collect();
+        if unmet.is_empty() {
+            break picture;
+        }
+        if started.elapsed() > DEADLINE {
+            bail!("after {} s: {}", DEADLINE.as_secs(), unmet.join("; "));
+        }
+        tokio::time::sleep(INTERVAL).await;
+    };
+    screen.last(&picture);
+    let seconds = started.elapsed().as_secs_f64();
+    println!("\nall as expected {seconds:.1} s after the last `kubectl apply`");
+
+    let partitions = checks::nvml_agrees(lab, &picture).await?;
+    println!("NVML on the virtual nodes shows exactly the {partitions} allocated partitions");
+    if real_node {
+        for line in checks::containers_hold_their_own(lab, &picture).await? {
+            println!("inside a container: {line}");
+        }
+    }
+    if once {
+        let gone = checks::goes_back_to_nothing(lab, "research", "sweep").await?;
+        let seconds = gone.as_secs_f64();
+        println!("research/sweep deleted: its partitions were destroyed within {seconds:.1} s");
+        return Ok(());
+    }
+    println!("\nThe lab is yours until Ctrl-C:");
+    println!("  export KUBECONFIG={}", lab.kubeconfig().display());
+    println!("  export PATH={}:$PATH\n", lab.kubernetes().display());
+    let mut screen = Screen::new();
+    loop {
+        screen.next(lab).await?;
+        lab.check()?;
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// The samples in the order of their names; the real node's own last, if there
+/// is one.
+fn samples(real_node: bool) -> Result<Vec<PathBuf>> {
+    let folder = workspace().join("e2e/samples");
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(&folder)? {
+        let path = entry?.path();
+        let for_real_node = path.file_name().is_some_and(|name| name == "real-node.yaml");
+        if path.extension().is_some_and(|kind| kind == "yaml") && (real_node || !for_real_node) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Where the picture goes: drawn over itself on a terminal, else one line per
+/// change.
+struct Screen {
+    terminal: bool,
+    shown: Picture,
+    lines: usize,
+    started: Instant,
+}
+
+impl Screen {
+    fn new() -> Self {
+        Self {
+            terminal: std::io::stdout().is_terminal(),
+            shown: Picture::default(),
+            lines: 0,
+            started: Instant::now(),
+        }
+    }
+
+    async fn next(&mut self, lab: &Lab) -> Result<Picture> {
+        let new = picture::take(&lab.admin()).await?;
+        if new != self.shown {
+            if self.terminal {
+                self.redraw(&draw::picture(&new, width()));
+            } else {
+                let seconds = self.started.elapsed().as_secs_f64();
+                for line in draw::changes(&self.shown, &new) {
+                    println!("{seconds:6.1} s  {line}");
+                }
+            }
+            self.shown = new.clone();
+        }
+        Ok(new)
+    }
+
+    fn redraw(&mut self, text: &str) {
+        if self.lines > 0 {
+            // Up to where the last picture began, and clear from there.
+            print!("\x1b[{}A\x1b[J", self.lines);
+        }
+        print!("{text}");
+        let _ = std::io::stdout().flush();
+        self.lines = text.lines().count();
+    }
+
+    /// The whole picture, where only changes were shown.
+    fn last(&self, picture: &Picture) {
+        if !self.terminal {
+            println!("\n{}", draw::picture(picture, width()));
+        }
+    }
+}
+
+/// Columns of the terminal, or of a log.
+fn width() -> u16 {
+    rustix::termios::tcgetwinsize(std::io::stdout())
+        .ok()
+        .map(|size| size.ws_col)
+        .filter(|columns| *columns >= 60)
+        .unwrap_or(140)
+}
