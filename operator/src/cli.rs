@@ -29,6 +29,10 @@ enum LogFormat {
 enum Command {
     /// Run the operator.
     Run(RunArgs),
+    /// Check that everything is installed and at work (`helm test`).
+    Check(CheckArgs),
+    /// Take back what would be left behind, before the chart is uninstalled.
+    Cleanup(CleanupArgs),
 }
 
 /// Options of `run`.
@@ -46,6 +50,34 @@ pub struct RunArgs {
     /// Name of the lease that the leader holds.
     #[arg(long, env = "VINGT_LEASE_NAME", default_value = "vingt-operator")]
     pub lease_name: String,
+}
+
+/// Options of `check`.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Namespace of the operator and the agents.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "vingt-system")]
+    pub namespace: String,
+    /// Name of the lease that the leader holds.
+    #[arg(long, env = "VINGT_LEASE_NAME", default_value = "vingt-operator")]
+    pub lease_name: String,
+    /// The chart was installed without its admission policies.
+    #[arg(long, env = "VINGT_WITHOUT_POLICIES")]
+    pub without_policies: bool,
+}
+
+/// Options of `cleanup`.
+#[derive(Debug, clap::Args)]
+pub struct CleanupArgs {
+    /// Namespace of the operator.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "vingt-system")]
+    pub namespace: String,
+    /// Name of the lease that the leader holds.
+    #[arg(long, env = "VINGT_LEASE_NAME", default_value = "vingt-operator")]
+    pub lease_name: String,
+    /// Name of the operator's Deployment.
+    #[arg(long, env = "VINGT_DEPLOYMENT", default_value = "vingt-operator")]
+    pub deployment: String,
 }
 
 /// Reads the command line and runs the command.
@@ -67,5 +99,7 @@ pub fn main() -> anyhow::Result<()> {
 async fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(args) => crate::run::run(args).await,
+        Command::Check(args) => crate::check::check(args).await,
+        Command::Cleanup(args) => crate::cleanup::cleanup(args).await,
     }
 }

@@ -64,7 +64,7 @@ impl Metrics {
         let result = match failure {
             None => "ok",
             Some(Failure::Stale) => "stale",
-            Some(Failure::Refused(_)) => "refused",
+            Some(Failure::Refused(_) | Failure::Invalid(_)) => "refused",
             Some(Failure::Unknown(_)) => "unknown",
         };
         self.writes.with_label_values(&[kind, result]).inc();

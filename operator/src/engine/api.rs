@@ -30,6 +30,8 @@ pub enum Failure {
     Stale,
     /// The API server refuses it, in its words.
     Refused(String),
+    /// It can never be accepted as it is, in the API server's words.
+    Invalid(String),
     /// Nobody knows whether it happened.
     Unknown(String),
 }
@@ -38,7 +40,7 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Stale => write!(f, "the object has changed or is gone"),
-            Self::Refused(why) => write!(f, "the API server refuses it: {why}"),
+            Self::Refused(why) | Self::Invalid(why) => write!(f, "the API server refuses it: {why}"),
             Self::Unknown(why) => write!(f, "no answer from the API server: {why}"),
         }
     }
@@ -212,6 +214,7 @@ fn failure(error: &kube::Error) -> Failure {
     match error {
         kube::Error::Api(status) => match status.code {
             404 | 409 | 410 => Failure::Stale,
+            400 | 422 => Failure::Invalid(status.message.clone()),
             429 | 500..=599 => Failure::Unknown(status.message.clone()),
             _ => Failure::Refused(status.message.clone()),
         },

@@ -83,7 +83,8 @@ impl Engine {
             return Err(Record::Waits(no_tenant(&it.key.namespace)));
         };
         if !self.checked(it, object)? {
-            return Ok(None);
+            let refusal = self.refusals.get(&gang_workload(&it.key));
+            return refusal.map_or(Ok(None), |why| Err(Record::Waits(why.clone())));
         }
         let spec = &it.job.spec;
         let mut asked = objects::asked(&spec.gpu);

@@ -215,10 +215,10 @@ impl Engine {
                 Ok(()) => {
                     self.verdicts.insert(uid, (generation, None));
                 }
-                Err(Failure::Refused(why)) => {
+                Err(Failure::Invalid(why)) => {
                     self.verdicts.insert(uid, (generation, Some(why.clone())));
                 }
-                Err(Failure::Stale | Failure::Unknown(_)) => {}
+                Err(Failure::Stale | Failure::Refused(_) | Failure::Unknown(_)) => {}
             }
         }
         for object in outcome.objects {
@@ -239,13 +239,13 @@ impl Engine {
         // What has changed is looked at anew at once; what is refused will be refused again for a while.
         let pause = match failure {
             Failure::Stale => Duration::from_millis(50 << times.min(6)),
-            Failure::Refused(_) | Failure::Unknown(_) => Duration::from_secs(1 << times.min(6)),
+            Failure::Refused(_) | Failure::Invalid(_) | Failure::Unknown(_) => Duration::from_secs(1 << times.min(6)),
         };
         if matches!(failure, Failure::Stale) {
             tracing::debug!(%object, "changed meanwhile; it is looked at anew");
         } else {
             tracing::warn!(%object, %failure, "a write failed; it is tried again");
-            if let Failure::Refused(why) = failure {
+            if let Failure::Refused(why) | Failure::Invalid(why) = failure {
                 self.refusals.insert(object.clone(), why.clone());
             }
         }
