@@ -5,6 +5,12 @@
 //! unseeded randomness, ordered collections only: the operator, the tests and
 //! the benchmarks run the same code, and the same snapshot and time give the
 //! same plan.
+//!
+//! - [`plan`]: who starts now and where, and why the others wait;
+//! - [`lifecycle::next_step`]: what to do next with a gang that has a plan, or had one;
+//! - [`claims_step`]: which claims to write, so that all are written or none;
+//! - [`charge`]: what a device costs, from its counters;
+//! - [`audit`]: whether what is held can be held.
 
 mod audit;
 mod claims;

@@ -126,6 +126,16 @@ fn what_a_tenant_is_given_counts_at_once() {
     assert_eq!(reason, WaitReason::Quota { tenant: "t".into(), needs: 56, left: 0, limit: 112 });
     assert_eq!(reason.to_string(), "needs 1 GPU; tenant t has 0 of 2 GPUs left");
 
+    // Quota is told before room: with the one and without the other, nothing would change.
+    let last = WaitReason::Quota { tenant: "t".into(), needs: 112, left: 56, limit: 112 };
+    let two = job(&mut snapshot, "two", 2, "gpu");
+    let mut full = with(Snapshot { waiting: vec![], ..snapshot.clone() }, two);
+    full.tenants.insert("t".into(), tenant(0, Some(2), 1));
+    for gpu in 0..3 {
+        hold(&mut full, gpu, "whole");
+    }
+    assert_eq!(plan(&full, 0).waits[0].reason, last);
+
     snapshot.waiting.truncate(1);
     snapshot.waiting[0].pods = 3;
     assert_eq!(why(&snapshot), "needs 3 GPUs; tenant t may hold at most 2");
@@ -151,6 +161,12 @@ fn a_larger_device_than_the_least_counts_in_full() {
     let decided = plan(&snapshot, 0);
     let quota = WaitReason::Quota { tenant: "t".into(), needs: 16, left: 15, limit: 15 };
     assert_eq!(decided.waits[0].reason, quota);
+
+    // What was tried for it is free again for the next one.
+    snapshot.tenants.insert("u".into(), Tenant::default());
+    let two = job(&mut snapshot, "b", 1, "2g.20gb");
+    snapshot.waiting.push(Workload { tenant: "u".into(), queued_ms: 1, ..two });
+    assert_eq!(started(&snapshot, &plan(&snapshot, 0)), ["b"]);
 }
 
 #[test]

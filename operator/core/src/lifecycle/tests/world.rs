@@ -45,6 +45,8 @@ impl Pod {
 struct World {
     facts: GangFacts,
     pods: Vec<Pod>,
+    /// Workers whose claim was left behind by a pod that was deleted by force.
+    orphans: Vec<u32>,
     now_ms: i64,
     released: bool,
 }
@@ -61,6 +63,8 @@ enum Event {
     PodFails(usize),
     PodEvicted(usize),
     PodGone(usize),
+    PodGoneByForce(usize),
+    OrphanGone,
     Time(i64),
     Suspend(bool),
     Delete,
@@ -89,7 +93,9 @@ impl World {
             claim_conflicting: 0,
             present: count(&|pod| !pod.ended()),
         };
-        let (claims_held, claims_stray) = (count(&held), count(&|pod| held(pod) && !pod.live()));
+        let orphans = u32::try_from(self.orphans.len()).unwrap();
+        let claims_held = count(&held) + orphans;
+        let claims_stray = count(&|pod| held(pod) && !pod.live()) + orphans;
         GangFacts { pods, claims_held, claims_stray, ..self.facts.clone() }
     }
 
@@ -100,7 +106,10 @@ impl World {
         let status = &mut self.facts;
         match step {
             GangStep::Queue => {
-                assert!(self.pods.iter().all(|pod| pod.ended()) && !status.suspend, "{facts:?}");
+                assert!(
+                    self.orphans.is_empty() && self.pods.iter().all(|pod| pod.ended()) && !status.suspend,
+                    "{facts:?}"
+                );
                 status.planned = true;
                 status.plan_lost = false;
                 status.admitted_ms = Some(self.now_ms);
@@ -133,7 +142,9 @@ impl World {
             GangStep::DeleteJob => status.job = JobState::Deleting,
             GangStep::ClearPlan => {
                 assert!(
-                    self.pods.iter().all(|pod| pod.ended()) && status.job != JobState::Failed,
+                    self.orphans.is_empty()
+                        && self.pods.iter().all(|pod| pod.ended())
+                        && status.job != JobState::Failed,
                     "{facts:?}"
                 );
                 status.planned = false;
@@ -145,7 +156,10 @@ impl World {
                 status.finished = Some(outcome);
             }
             GangStep::Release => {
-                assert!(self.pods.is_empty() && status.job == JobState::None, "{facts:?}");
+                assert!(
+                    self.orphans.is_empty() && self.pods.is_empty() && status.job == JobState::None,
+                    "{facts:?}"
+                );
                 self.released = true;
             }
         }
@@ -171,7 +185,8 @@ impl World {
                         && !other.ended()
                         && matches!(other.claim, Claim::Recorded | Claim::Allocated)
                 };
-                assert_eq!(self.pods.iter().filter(same_devices).count(), 1, "devices are held twice");
+                let held = self.pods.iter().filter(same_devices).count();
+                assert!(held == 1 && !self.orphans.contains(&pod.worker), "devices are held twice");
             }
         }
     }
@@ -242,6 +257,16 @@ impl World {
                     self.pods.remove(index);
                 }
             }
+            Event::PodGoneByForce(index) => {
+                if let Some(index) = pod(index) {
+                    let gone = self.pods.remove(index);
+                    let held = matches!(gone.claim, Claim::Recorded | Claim::Allocated) && !gone.ended();
+                    self.orphans.extend(held.then_some(gone.worker));
+                }
+            }
+            Event::OrphanGone => {
+                self.orphans.pop();
+            }
             Event::Time(ms) => self.now_ms += ms,
             Event::Suspend(suspend) => self.facts.suspend = suspend,
             Event::Delete => self.facts.deleted = true,
@@ -269,6 +294,7 @@ impl World {
             for index in (0..self.pods.len()).rev() {
                 self.happen(Event::PodGone(index));
             }
+            self.happen(Event::OrphanGone);
             for index in 0..self.pods.len() {
                 self.happen(Event::PodReady(index));
             }
@@ -293,6 +319,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any::<usize>().prop_map(Event::PodFails),
         1 => any::<usize>().prop_map(Event::PodEvicted),
         3 => any::<usize>().prop_map(Event::PodGone),
+        1 => any::<usize>().prop_map(Event::PodGoneByForce),
+        1 => Just(Event::OrphanGone),
         2 => (0_i64..600).prop_map(Event::Time),
         1 => any::<bool>().prop_map(Event::Suspend),
         1 => prop::bool::weighted(0.05).prop_map(|delete| if delete { Event::Delete } else { Event::Time(1) }),

@@ -9,7 +9,8 @@ use super::brute_force::Exhaustive;
 use super::*;
 use crate::audit::{Holding, audit};
 use crate::model::{
-    Admission, Device, DeviceIndex, DeviceRequest, DeviceSet, Gpu, PodPlacement, Resources, Toleration,
+    Admission, Device, DeviceIndex, DeviceRequest, DeviceSet, Gpu, NodeIndex, PodPlacement, PodShape,
+    Resources, Toleration,
 };
 use crate::testing::{add_node, h100_with};
 
@@ -88,7 +89,7 @@ fn tenants() -> impl Strategy<Value = BTreeMap<String, Tenant>> {
 
 prop_compose! {
     fn workload(kinds: std::ops::Range<usize>)(
-        (tenant, priority, queued_ms) in (0_u8..4, 0_i32..3, 0_i64..5),
+        (tenant, priority, queued_ms) in (0_u8..4, 0_i32..2, 0_i64..2),
         (pods, cpus) in (1_u32..5, 0_u64..3),
         (pinned, tolerates, avoid, later) in (0_u8..20, prop::bool::weighted(0.2), 0_u8..6, 0_u8..10),
         requests in prop::collection::vec((0..ASKED.len(), 1_u32..3, any::<bool>()), kinds),
@@ -190,8 +191,6 @@ fn least(snapshot: &Snapshot, workload: &Workload) -> Option<u64> {
     Some(each.sum::<Option<u64>>()? * u64::from(workload.pods))
 }
 
-use crate::model::PodShape;
-
 /// Checks the reason of a workload whose pods ask for one sort of device.
 fn check_reason(
     snapshot: &Snapshot,
@@ -288,8 +287,6 @@ fn check_plan(snapshot: &Snapshot, plan: &Plan) {
         }
     }
 }
-
-use crate::model::NodeIndex;
 
 proptest! {
     #[test]
