@@ -93,6 +93,7 @@ async fn run(options: RunOptions) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(options.http_address)
         .await
         .with_context(|| format!("cannot listen on {} (--http-address)", options.http_address))?;
+    tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
     let pages = Pages { metrics: metrics.clone(), readiness: readiness.clone(), preparer: preparer.clone() };
     let stop_http = stop.clone().cancelled_owned();
     tasks.spawn(async move {

@@ -70,6 +70,9 @@ pub struct DeviceEntry {
 pub enum Created {
     /// Nothing yet; or a whole GPU, for which nothing is made.
     Nothing,
+    /// The place was seen to be empty, and its GPU instance is being made: what lies there after a
+    /// crash is taken to be ours.
+    Intended,
     /// The GPU instance.
     #[serde(rename_all = "camelCase")]
     GpuInstance {

@@ -138,9 +138,16 @@ impl Journal {
         self.entries().get(uid).cloned()
     }
 
-    /// Everything that the journal knows to be vingt's.
+    /// Everything that may exist of vingt's: whole GPUs of claims, and partitions that are made or
+    /// about to be.
     pub fn targets(&self) -> BTreeSet<Target> {
-        self.entries().values().flat_map(|entry| &entry.devices).map(|device| device.target.clone()).collect()
+        let entries = self.entries();
+        let exists = |device: &&DeviceEntry| match (&device.target, &device.created) {
+            (Target::Partition { .. }, Created::Nothing | Created::Lost) => false,
+            _ => true,
+        };
+        let devices = entries.values().flat_map(|entry| &entry.devices).filter(exists);
+        devices.map(|device| device.target.clone()).collect()
     }
 
     /// Applies `change` and writes it; nothing happens if `change` or the disk refuses.

@@ -221,6 +221,7 @@ impl Inner {
             );
             return Err(Refusal::new("foreign-partition", message));
         }
+        self.note(uid, index, Created::Intended).await?;
         self.reached("prepare: no GPU instance yet");
         let on = uuid.clone();
         let create = move |session: &crate::nvml::Session| session.create_gpu_instance(&on, profile_id, placement);
@@ -304,9 +305,8 @@ pub(super) fn own_instance<'a>(gpu: &'a Gpu, device: &DeviceEntry) -> Option<&'a
     let ours = std::iter::once(device.target.clone()).collect();
     let there = gpu.instances.iter().find(|instance| inventory::is_ours(gpu, instance, &ours))?;
     let same = match &device.created {
-        Created::Lost => false,
-        // Made, perhaps with its compute instance, and not yet noted.
-        Created::Nothing => there.compute.len() <= 1,
+        Created::Nothing | Created::Lost => false,
+        Created::Intended => there.compute.len() <= 1,
         Created::GpuInstance { gpu_instance } => there.id == *gpu_instance && there.compute.len() <= 1,
         Created::Partition { gpu_instance, uuid, .. } => match there.compute.as_slice() {
             [] => there.id == *gpu_instance,

@@ -127,7 +127,7 @@ impl Inner {
                 Target::Gpu { .. } if self.parts.cdi.exists(&uid) => Created::Nothing,
                 Target::Gpu { .. } => return None,
                 Target::Partition { gpu, .. } => {
-                    let unknown = DeviceEntry { decided: decided.clone(), target: target.clone(), created: Created::Nothing };
+                    let unknown = DeviceEntry { decided: decided.clone(), target: target.clone(), created: Created::Intended };
                     let instance = own_instance(inventory.gpu(gpu)?, &unknown)?;
                     let compute = instance.compute.first()?;
                     Created::Partition {

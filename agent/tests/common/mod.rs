@@ -30,6 +30,8 @@ pub const NODE: &str = "n1";
 pub struct Node {
     pub root: PathBuf,
     pub emulator: Emulator,
+    /// Whether its agents may switch MIG mode.
+    pub switch: bool,
     _folder: Option<TempDir>,
 }
 
@@ -37,21 +39,24 @@ impl Node {
     /// A node with H100s, one per entry: whether it is in MIG mode.
     pub fn new(mig: &[bool]) -> Self {
         let folder = TempDir::new().unwrap();
-        let gpus = mig.iter().map(|mig| GpuGroup { card: "h100-sxm5-80gb".into(), count: 1, mig: *mig });
-        let mut description = NodeDescription::of("h100-sxm5-80gb", 1, true);
-        description.gpus = gpus.collect();
+        let description = described(mig);
         let root = folder.path().to_owned();
         let emulator = Emulator::init(&root, &description).unwrap();
         // The library reads the node of the folder it lies in: several nodes in one process.
         let library = nvml_emulator::library_built_with(&std::env::current_exe().unwrap());
         fs::copy(library.expect("the emulator's library is built with the tests"), root.join("libnvidia-ml.so.1")).unwrap();
         fs::create_dir(root.join("claims")).unwrap();
-        Self { root, emulator, _folder: Some(folder) }
+        Self { root, emulator, switch: true, _folder: Some(folder) }
+    }
+
+    /// Boots it: whatever partitions there were are gone.
+    pub fn reboot(&mut self, mig: &[bool]) {
+        self.emulator = Emulator::init(&self.root, &described(mig)).unwrap();
     }
 
     /// The node in a folder that another process made.
     pub fn at(root: &Path) -> Self {
-        Self { root: root.to_owned(), emulator: Emulator::open(root).unwrap(), _folder: None }
+        Self { root: root.to_owned(), emulator: Emulator::open(root).unwrap(), switch: true, _folder: None }
     }
 
     /// Starts an agent's parts: opens the journal, does not recover.
@@ -79,7 +84,7 @@ impl Node {
             journal,
             claims: Arc::new(FileClaims(self.root.join("claims"))),
             cdi: Cdi::new(cdi, steps.clone()),
-            allow_mig_mode_switch: true,
+            allow_mig_mode_switch: self.switch,
             steps,
             metrics: Arc::new(Metrics::new().unwrap()),
         });
@@ -168,6 +173,13 @@ impl Node {
         serde_json::from_value(document["claims"].clone()).unwrap()
     }
 
+    /// What lies where: GPU, profile and first memory slice.
+    pub fn placed(&self) -> Vec<String> {
+        let mut placed: Vec<_> = self.partitions().into_iter().map(|(minor, p)| (minor, p.start, p.profile)).collect();
+        placed.sort();
+        placed.iter().map(|(minor, start, profile)| format!("{minor} {profile} {start}")).collect()
+    }
+
     /// Names of the CDI specs.
     pub fn specs(&self) -> Vec<String> {
         files(&self.root.join("cdi")).into_iter().filter(|name| name.ends_with(".json")).collect()
@@ -182,6 +194,11 @@ impl Node {
         };
         text.lines().map(uid).collect()
     }
+}
+
+fn described(mig: &[bool]) -> NodeDescription {
+    let gpus = mig.iter().map(|mig| GpuGroup { card: "h100-sxm5-80gb".into(), count: 1, mig: *mig });
+    NodeDescription { gpus: gpus.collect(), ..NodeDescription::of("h100-sxm5-80gb", 1, true) }
 }
 
 fn files(folder: &Path) -> Vec<String> {
@@ -213,6 +230,7 @@ impl ClaimSource for FileClaims {
 
     fn allocated(&self) -> BoxFuture<'_, Result<Vec<ResourceClaim>, Unavailable>> {
         Box::pin(async {
+            fs::read_dir(&self.0).map_err(|error| Unavailable(error.to_string()))?;
             let names = files(&self.0);
             names.iter().filter_map(|name| Self::read(&self.0.join(name)).transpose()).collect()
         })
