@@ -17,8 +17,7 @@ use serde::de::DeserializeOwned;
 use vingt_crds::names;
 
 use crate::cli::CheckArgs;
-use crate::client::connect;
-use crate::world::chain;
+use crate::client::{connect, words};
 
 /// The policies without which a tenant could take devices by itself.
 const VALIDATING: [&str; 5] =
@@ -62,7 +61,7 @@ async fn kinds(client: &Client) -> Finding {
         ["trainingjobs", "inferencejobs", "tenants"].iter().map(|plural| format!("{plural}.{}", names::GROUP)).collect();
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for name in &wanted {
-        let crd = api.get(name).await.map_err(|error| format!("{name}: {}", chain(&error)))?;
+        let crd = api.get(name).await.map_err(|error| format!("{name}: {}", words(&error)))?;
         let conditions = crd.status.and_then(|status| status.conditions).unwrap_or_default();
         if !conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True") {
             return Err(format!("{name} is not established"));
@@ -86,7 +85,7 @@ async fn classes(client: &Client) -> Finding {
     exists::<DeviceClass>(client, &[names::CLASS_GPU, names::CLASS_MIG]).await?;
     let labelled = ListParams::default().labels(names::CLAIM_TEMPLATE_LABEL);
     let api: Api<DeviceClass> = Api::all(client.clone());
-    let labelled = api.list(&labelled).await.map_err(|error| chain(&error))?;
+    let labelled = api.list(&labelled).await.map_err(|error| words(&error))?;
     Ok(format!("{} have a claim template", labelled.items.len()))
 }
 
@@ -96,14 +95,14 @@ where
 {
     let api: Api<K> = Api::all(client.clone());
     for name in wanted {
-        api.get_metadata(name).await.map_err(|error| format!("{} {name}: {}", K::kind(&()), chain(&error)))?;
+        api.get_metadata(name).await.map_err(|error| format!("{} {name}: {}", K::kind(&()), words(&error)))?;
     }
     Ok(wanted.join(", "))
 }
 
 async fn lease(client: &Client, namespace: &str, name: &str) -> Finding {
     let api: Api<Lease> = Api::namespaced(client.clone(), namespace);
-    let lease = api.get(name).await.map_err(|error| format!("lease {namespace}/{name}: {}", chain(&error)))?;
+    let lease = api.get(name).await.map_err(|error| format!("lease {namespace}/{name}: {}", words(&error)))?;
     let spec = lease.spec.unwrap_or_default();
     let holder = spec.holder_identity.filter(|holder| !holder.is_empty()).ok_or("nobody holds the lease: no operator leads")?;
     let renewed = spec.renew_time.map_or(Timestamp::UNIX_EPOCH, |time| time.0);
@@ -116,7 +115,7 @@ async fn lease(client: &Client, namespace: &str, name: &str) -> Finding {
 
 async fn agents(client: &Client, namespace: &str) -> Finding {
     let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
-    let daemons = api.get("vingt-agent").await.map_err(|error| format!("daemon set vingt-agent: {}", chain(&error)))?;
+    let daemons = api.get("vingt-agent").await.map_err(|error| format!("daemon set vingt-agent: {}", words(&error)))?;
     let status = daemons.status.unwrap_or_default();
     let (wanted, ready) = (status.desired_number_scheduled, status.number_ready);
     if ready < wanted {
@@ -124,7 +123,7 @@ async fn agents(client: &Client, namespace: &str) -> Finding {
     }
     let ours = ListParams::default().fields(&format!("spec.driver={}", names::DRIVER));
     let api: Api<ResourceSlice> = Api::all(client.clone());
-    let slices = api.list(&ours).await.map_err(|error| chain(&error))?;
+    let slices = api.list(&ours).await.map_err(|error| words(&error))?;
     let nodes: std::collections::BTreeSet<_> = slices.items.iter().filter_map(|slice| slice.spec.node_name.clone()).collect();
     if wanted > 0 && nodes.is_empty() {
         return Err("no node publishes GPUs: the agents' logs say why".to_owned());

@@ -1,5 +1,6 @@
 //! The command line, and which command does what.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -84,7 +85,8 @@ pub struct CleanupArgs {
 pub fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     match cli.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

@@ -18,3 +18,20 @@ pub async fn connect() -> anyhow::Result<Client> {
     config.write_timeout = Some(Duration::from_secs(10));
     Ok(Client::try_from(config)?)
 }
+
+/// A failed request in words: the API server's own, or else the error with its causes.
+pub fn words(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error {
+        return status.message.clone();
+    }
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -31,11 +31,6 @@ impl Amount {
         parse(text).ok_or_else(|| NotAQuantity(text.to_owned()))
     }
 
-    /// A whole number of units.
-    pub fn of(units: u64) -> Self {
-        Self(i128::from(units).saturating_mul(SCALE))
-    }
-
     /// Units, rounded up; negative is 0, too large is the largest.
     pub fn units(self) -> u64 {
         self.scaled(SCALE)
@@ -60,11 +55,6 @@ impl Amount {
     /// The sum; too large is the largest.
     pub fn plus(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
-    }
-
-    /// The difference; too small is the smallest.
-    pub fn minus(self, other: Self) -> Self {
-        Self(self.0.saturating_sub(other.0))
     }
 
     /// The value, if it is a whole number that fits.

@@ -13,8 +13,9 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use vingt_crds::names;
 
+use crate::client::words;
 use crate::metrics::Metrics;
-use crate::world::{Change, Delta, Key, View, chain, version};
+use crate::world::{Change, Delta, Key, View, version};
 
 /// Requests under way at a time.
 const AT_ONCE: usize = 64;
@@ -90,7 +91,12 @@ impl Writer {
 
     /// A JSON merge patch; the change is the answer.
     pub async fn merge<V: View>(&self, target: &Target, patch: &Value) -> Result<Change, Failure> {
-        self.patch::<V>(target, &Patch::Merge(patch), &PatchParams { field_manager: Some(names::OPERATOR.into()), ..PatchParams::default() }).await
+        self.patch::<V>(target, &Patch::Merge(patch), &params()).await
+    }
+
+    /// A strategic merge patch, for lists that are merged by key; the change is the answer.
+    pub async fn strategic<V: View>(&self, target: &Target, patch: &Value) -> Result<Change, Failure> {
+        self.patch::<V>(target, &Patch::Strategic(patch), &params()).await
     }
 
     /// Server-side apply, with all conflicts ours; the change is the answer.
@@ -203,6 +209,10 @@ impl Writer {
     }
 }
 
+fn params() -> PatchParams {
+    PatchParams { field_manager: Some(names::OPERATOR.to_owned()), ..PatchParams::default() }
+}
+
 /// An object of the API as a change.
 pub(super) fn applied<V: View>(object: DynamicObject) -> Result<Change, Failure> {
     let (key, version) = (Key::of(&object.metadata), version(&object.metadata));
@@ -218,6 +228,6 @@ fn failure(error: &kube::Error) -> Failure {
             429 | 500..=599 => Failure::Unknown(status.message.clone()),
             _ => Failure::Refused(status.message.clone()),
         },
-        other => Failure::Unknown(chain(other)),
+        other => Failure::Unknown(words(other)),
     }
 }

@@ -50,11 +50,6 @@ impl BindClaim {
     pub fn key(&self) -> &Key {
         &self.key
     }
-
-    /// Whether nothing is left to be written.
-    pub fn complete(&self) -> bool {
-        self.recorded && self.allocation.is_none()
-    }
 }
 
 /// A reservation of a claim that others use already.

@@ -19,7 +19,8 @@ impl Engine {
         let now_ms = now_ms();
         let tenancy = Tenancy::of(&self.world, &self.namespace);
         let members = Members::of(&self.world);
-        let known = Known { tenancy: &tenancy, members: &members, pending: &self.pending };
+        let avoid = self.avoid.iter().map(|(owner, avoided)| (owner.as_str(), &avoided.nodes)).collect();
+        let known = Known { tenancy: &tenancy, members: &members, pending: &self.pending, avoid };
         let mut picture = snapshot::take(&self.world, &mut self.layout, &known);
         let mut gangs = self.track_gangs(&mut picture, &tenancy, &members, now_ms);
         let plan = vingt_core::plan(&picture.snapshot, now_ms);
@@ -42,6 +43,8 @@ impl Engine {
         let now = Timestamp::from_millisecond(now_ms).unwrap_or_default();
         self.label_namespaces(&tenancy);
         self.keep_templates(&tenancy);
+        self.sweep_claims();
+        self.take_back_stuck_pods(&members, now_ms);
         self.follow_servers(&tenancy, &members, &reasons.pods, now);
         let waiting = waiting(&tenancy, &reasons);
         self.tell_tenants(&tenancy, &snapshot.tenants, &waiting, now);

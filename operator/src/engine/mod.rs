@@ -13,6 +13,7 @@ mod events;
 mod gangs;
 mod pods;
 mod servers;
+mod sweep;
 mod tenants;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,6 +89,15 @@ pub struct Engine {
     verdicts: BTreeMap<String, (Option<i64>, Option<String>)>,
     /// What the API server refused last, by object.
     refusals: BTreeMap<String, String>,
+    /// Nodes that did not work out for the pods of a controller, by its UID.
+    avoid: BTreeMap<String, Avoided>,
+}
+
+/// Nodes that are avoided for a while.
+#[derive(Debug)]
+struct Avoided {
+    nodes: BTreeSet<String>,
+    until: Instant,
 }
 
 /// A reason that was written.
@@ -129,6 +139,7 @@ impl Engine {
             look_again: None,
             verdicts: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            avoid: BTreeMap::new(),
         }
     }
 
@@ -152,6 +163,7 @@ impl Engine {
             self.gather(&stop).await;
             if Instant::now() >= forget {
                 self.world.forget_deleted();
+                self.forget();
                 forget = Instant::now() + REMEMBER_DELETED;
             }
             if self.world.missing().is_empty() {
@@ -250,6 +262,19 @@ impl Engine {
             }
         }
         self.failed.insert(object, (times + 1, Instant::now() + pause));
+    }
+
+    /// Forgets what is remembered of objects that are gone, or for long enough.
+    fn forget(&mut self) {
+        let now = Instant::now();
+        self.avoid.retain(|_, avoided| avoided.until > now);
+        self.told.retain(|_, told| now.duration_since(told.at) < REMEMBER_DELETED);
+        self.failed.retain(|_, (_, until)| now < *until + REMEMBER_DELETED);
+        let uids: BTreeSet<&str> =
+            self.world.training_jobs.iter().filter_map(|(_, job)| job.metadata.uid.as_deref()).collect();
+        self.verdicts.retain(|uid, _| uids.contains(uid.as_str()));
+        let failed = &self.failed;
+        self.refusals.retain(|object, _| failed.contains_key(object));
     }
 
     /// Whether something may be written to `object` now.

@@ -237,7 +237,8 @@ pub(super) fn one(result: Result<Change, Failure>) -> (Vec<Change>, Result<(), F
     }
 }
 
-fn pod_reference(key: &Key, pod: &Pod) -> core::ObjectReference {
+/// A pod as events name it.
+pub(super) fn pod_reference(key: &Key, pod: &Pod) -> core::ObjectReference {
     core::ObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Pod".to_owned()),

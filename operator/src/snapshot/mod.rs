@@ -8,7 +8,7 @@ pub mod occupancy;
 pub mod pods;
 mod selector;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vingt_core::model::{Node, PodShape, Snapshot, Workload};
 
@@ -47,6 +47,8 @@ pub struct Known<'a> {
     pub members: &'a Members,
     /// Decisions being written, by workload.
     pub pending: &'a BTreeMap<String, Pending>,
+    /// Nodes that did not work out for the pods of a controller, by its UID.
+    pub avoid: BTreeMap<&'a str, &'a BTreeSet<String>>,
 }
 
 /// Takes the picture. `layout` lends its GPUs to the snapshot: put
@@ -124,7 +126,7 @@ fn stage(key: &Key, pod: &Pod, world: &World, layout: &mut Layout, known: &Known
         priority: server.map_or(scheduling.priority, |server| server.spec.priority),
         queued_ms: pod.created_ms,
         not_before_ms: 0,
-        avoid: std::collections::BTreeSet::new(),
+        avoid: pod.owner.as_ref().and_then(|owner| known.avoid.get(owner.uid.as_str())).map_or_else(BTreeSet::new, |nodes| (*nodes).clone()),
         pods: 1,
         shape: PodShape {
             resources: pod.requests.clone(),

@@ -25,9 +25,9 @@ use vingt_crds::{InferenceJob, Tenant, TrainingJob};
 
 pub use claim::Claim;
 pub use node::{Namespace, Node, node_terms, tolerations};
-pub use pod::{Owner, Pod, PodClaim, Scheduling};
-pub use slice::{Attribute, Device, Slice, Traits};
-pub use watch::{Sources, chain, watch_all};
+pub use pod::{Owner, Pod, Scheduling};
+pub use slice::{Attribute, Device, Slice};
+pub use watch::watch_all;
 pub use workload::{Deployment, Job, Owned};
 
 /// Namespace and name; the namespace is empty for what belongs to none.
@@ -180,24 +180,6 @@ impl<V> Cache<V> {
     /// All objects, by key.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &Arc<V>)> {
         self.entries.iter().map(|(key, (_, object))| (key, object))
-    }
-
-    /// The objects of one namespace, by key.
-    pub fn within<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a Key, &'a Arc<V>)> {
-        self.entries
-            .range(Key::new(namespace, "")..)
-            .take_while(move |(key, _)| key.namespace == namespace)
-            .map(|(key, (_, object))| (key, object))
-    }
-
-    /// Number of objects.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 
     /// A number that is another one after every change.

@@ -20,6 +20,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use vingt_crds::{InferenceJob, Tenant, TrainingJob, names};
 
+use crate::client::words;
 use super::{Change, Claim, Deployment, Delta, Job, Key, Namespace, Node, Owned, Pod, ServiceKind, Slice, TemplateKind, View, version};
 
 /// Where changes go.
@@ -102,7 +103,7 @@ async fn follow<V: View, O>(
             Ok(Some(event)) => event,
             Ok(None) => return,
             Err(error) => {
-                tracing::warn!(%kind, error = %chain(&error), "the watch failed; it is tried again");
+                tracing::warn!(%kind, error = %explain(&error), "the watch failed; it is tried again");
                 continue;
             }
         };
@@ -136,16 +137,13 @@ async fn follow<V: View, O>(
     }
 }
 
-/// An error with its causes.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
+/// A failed watch in words.
+fn explain(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
+            words(error)
         }
-        source = cause.source();
+        watcher::Error::WatchError(status) => status.message.clone(),
+        other => other.to_string(),
     }
-    text
 }

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
-use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::DynamicObject;
@@ -28,8 +27,6 @@ pub struct Job {
     pub done: Vec<u32>,
     /// How it ended, if it did: reason and message; the reason is empty when it went well. Pods may still be leaving.
     pub ended: Option<(String, String)>,
-    /// Its annotations of vingt's domain.
-    pub marks: BTreeMap<String, String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -64,7 +61,6 @@ impl View for Job {
             suspended: body.spec.suspend,
             done: indexes(body.status.completed_indexes.as_deref().unwrap_or_default()),
             ended,
-            marks: ours(&object.metadata),
             uid: object.metadata.uid.unwrap_or_default(),
         })
     }
@@ -87,18 +83,12 @@ fn indexes(text: &str) -> Vec<u32> {
 /// A Deployment.
 #[derive(Debug)]
 pub struct Deployment {
-    /// Its identity over time.
-    pub uid: String,
     /// The `InferenceJob` that controls it.
     pub owner: Option<Owner>,
     /// Whether it is being deleted.
     pub deleting: bool,
     /// Replicas it should have.
     pub replicas: i32,
-    /// Replicas it has.
-    pub current: i32,
-    /// Replicas that are ready.
-    pub ready: i32,
     /// Its annotations of vingt's domain.
     pub marks: BTreeMap<String, String>,
 }
@@ -107,7 +97,6 @@ pub struct Deployment {
 #[serde(default)]
 struct DeploymentBody {
     spec: DeploymentSpec,
-    status: apps::DeploymentStatus,
 }
 
 #[derive(Default, Deserialize)]
@@ -123,10 +112,7 @@ impl View for Deployment {
             owner: owner(&object.metadata),
             deleting: object.metadata.deletion_timestamp.is_some(),
             replicas: body.spec.replicas,
-            current: body.status.replicas.unwrap_or(0),
-            ready: body.status.ready_replicas.unwrap_or(0),
             marks: ours(&object.metadata),
-            uid: object.metadata.uid.unwrap_or_default(),
         })
     }
 
