@@ -6,17 +6,19 @@ mod draw;
 mod picture;
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use crate::build::workspace;
 use crate::lab::Lab;
+use checks::Expectation;
 use picture::Picture;
 
 /// How long the samples may take until everything is as expected.
 const DEADLINE: Duration = Duration::from_secs(180);
+/// The sample that needs a real node.
+const REAL_NODE_SAMPLE: &str = "05-proof.yaml";
 /// How often the picture is taken.
 const INTERVAL: Duration = Duration::from_millis(500);
 
@@ -25,28 +27,19 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// summary; without, the picture goes on until the caller drops this.
 pub async fn run(lab: &mut Lab, once: bool) -> Result<()> {
     let real_node = lab.real_node().is_some();
-    for sample in samples(real_node)? {
-        lab.kubectl(&["apply", "--filename", &sample.display().to_string()]).await?;
-    }
-    println!("\nkubectl apply --filename e2e/samples: done. What happens:\n");
     let mut screen = Screen::new();
-    let started = Instant::now();
-    let expectations = checks::expectations(real_node);
-    let picture = loop {
-        let picture = screen.next(lab).await?;
-        let unmet: Vec<String> =
-            expectations.iter().filter_map(|expected| expected.unmet(&picture)).collect();
-        if unmet.is_empty() {
-            break picture;
+    let mut picture = Picture::default();
+    println!();
+    for step in steps(real_node)? {
+        for sample in &step.samples {
+            let file = workspace().join("e2e/samples").join(sample);
+            lab.kubectl(&["apply", "--filename", &file.display().to_string()]).await?;
         }
-        if started.elapsed() > DEADLINE {
-            bail!("after {} s: {}", DEADLINE.as_secs(), unmet.join("; "));
-        }
-        tokio::time::sleep(INTERVAL).await;
-    };
+        screen.say(&format!("kubectl apply --filename e2e/samples/{}", step.samples.join(",")));
+        picture = until_as_expected(lab, &mut screen, &step.expectations).await?;
+    }
     screen.last(&picture);
-    let seconds = started.elapsed().as_secs_f64();
-    println!("\nall as expected {seconds:.1} s after the last `kubectl apply`");
+    println!("\nall as expected");
 
     let partitions = checks::nvml_agrees(lab, &picture).await?;
     println!("NVML on the virtual nodes shows exactly the {partitions} allocated partitions");
@@ -72,20 +65,47 @@ pub async fn run(lab: &mut Lab, once: bool) -> Result<()> {
     }
 }
 
-/// The samples in the order of their names; the real node's own last, if there
-/// is one.
-fn samples(real_node: bool) -> Result<Vec<PathBuf>> {
-    let folder = workspace().join("e2e/samples");
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(&folder)? {
-        let path = entry?.path();
-        let for_real_node = path.file_name().is_some_and(|name| name == "real-node.yaml");
-        if path.extension().is_some_and(|kind| kind == "yaml") && (real_node || !for_real_node) {
-            files.push(path);
-        }
+/// Samples that are applied together, and what they lead to.
+struct Step {
+    samples: Vec<String>,
+    expectations: Vec<Expectation>,
+}
+
+/// All samples. Those for the real node come first: the others would fill it.
+fn steps(real_node: bool) -> Result<Vec<Step>> {
+    let mut samples = Vec::new();
+    for entry in std::fs::read_dir(workspace().join("e2e/samples"))? {
+        samples.extend(entry?.file_name().into_string().ok().filter(|name| name.ends_with(".yaml")));
     }
-    files.sort();
-    Ok(files)
+    samples.sort();
+    let (first, rest): (Vec<String>, Vec<String>) =
+        samples.into_iter().partition(|name| name.as_str() <= REAL_NODE_SAMPLE);
+    let first = first.into_iter().filter(|name| real_node || name != REAL_NODE_SAMPLE);
+    Ok(vec![
+        Step { samples: first.collect(), expectations: checks::on_the_real_node(real_node) },
+        Step { samples: rest, expectations: checks::everywhere() },
+    ])
+}
+
+async fn until_as_expected(
+    lab: &mut Lab,
+    screen: &mut Screen,
+    expectations: &[Expectation],
+) -> Result<Picture> {
+    let started = Instant::now();
+    loop {
+        let picture = screen.next(lab).await?;
+        let unmet: Vec<String> =
+            expectations.iter().filter_map(|expected| expected.unmet(&picture)).collect();
+        if unmet.is_empty() {
+            return Ok(picture);
+        }
+        lab.check()?;
+        if started.elapsed() > DEADLINE {
+            bail!("after {} s: {}", DEADLINE.as_secs(), unmet.join("; "));
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
 }
 
 /// Where the picture goes: drawn over itself on a terminal, else one line per
@@ -121,6 +141,14 @@ impl Screen {
             self.shown = new.clone();
         }
         Ok(new)
+    }
+
+    /// Says something above the picture to come.
+    fn say(&mut self, what: &str) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        println!("{seconds:6.1} s  {what}");
+        self.lines = 0;
+        self.shown = if self.terminal { Picture::default() } else { self.shown.clone() };
     }
 
     fn redraw(&mut self, text: &str) {

@@ -24,19 +24,21 @@ const fn running(namespace: &'static str, name: &'static str, ready: &'static st
     Expectation { namespace, name, state: "Running", ready }
 }
 
-/// What the samples lead to.
-pub fn expectations(real_node: bool) -> Vec<Expectation> {
-    let mut all = vec![
+/// What the sample for the real node leads to, if there is one.
+pub fn on_the_real_node(real_node: bool) -> Vec<Expectation> {
+    let proof = real_node.then(|| running("serving", "proof", "2/2"));
+    proof.into_iter().collect()
+}
+
+/// What the other samples lead to.
+pub fn everywhere() -> Vec<Expectation> {
+    vec![
         running("research", "sweep", "4/4"),
         running("research", "pretrain", "2/2"),
         running("serving", "chat", "3/3"),
         running("serving", "embedder", "2/2"),
         Expectation { namespace: "research", name: "too-big", state: "Waiting", ready: "" },
-    ];
-    if real_node {
-        all.push(running("serving", "proof", "2/2"));
-    }
-    all
+    ]
 }
 
 impl Expectation {

@@ -20,7 +20,7 @@ pub fn picture(picture: &Picture, width: u16) -> String {
         .collect();
     let mut table = Table::new();
     table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .load_preset(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_width(width)
         .set_header(["", "KIND", "JOB", "STATE", "GPU", "READY", "NODE", "WHY IT WAITS"]);
