@@ -1,4 +1,4 @@
-//! Where the agent reads ResourceClaims from: the API server, or in tests a
+//! Where the agent reads `ResourceClaim`s from: the API server, or in tests a
 //! folder. What a claim must be like to be prepared is said here too, since it
 //! depends on nothing but the claim.
 
@@ -67,7 +67,8 @@ impl ClaimSource for KubeClaims {
             let mut page = ListParams::default().limit(500);
             loop {
                 let list = in_time(api.list(&page)).await?;
-                let allocated = |claim: &ResourceClaim| claim.status.as_ref().is_some_and(|s| s.allocation.is_some());
+                let allocated =
+                    |claim: &ResourceClaim| claim.status.as_ref().is_some_and(|s| s.allocation.is_some());
                 claims.extend(list.items.into_iter().filter(allocated));
                 match list.metadata.continue_.filter(|token| !token.is_empty()) {
                     Some(token) => page = page.continue_token(&token),

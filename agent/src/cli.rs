@@ -9,7 +9,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// vingt's node agent.
 #[derive(Debug, Parser)]
-#[command(name = "vingt-agent", version, about = "Publishes a node's GPUs and makes MIG partitions for decided claims")]
+#[command(
+    name = "vingt-agent",
+    version,
+    about = "Publishes a node's GPUs and makes MIG partitions for decided claims"
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

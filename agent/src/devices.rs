@@ -64,7 +64,8 @@ pub fn table(gpus: &[SeenGpu]) -> String {
         line([&format!("gpu-{} {}", gpu.minor, gpu.product), "", &memory, "", &gpu.uuid]);
         for partition in &gpu.partitions {
             let memory = format!("{} MiB", partition.memory_mib);
-            let placement = partition.placement.map(|at| format!("{}+{}", at.start, at.size)).unwrap_or_default();
+            let placement =
+                partition.placement.map(|at| format!("{}+{}", at.start, at.size)).unwrap_or_default();
             let device = format!("  gi{} ci{}", partition.gpu_instance, partition.compute_instance);
             line([&device, &partition.profile, &memory, &placement, &partition.uuid]);
         }

@@ -28,9 +28,9 @@ pub struct Metrics {
 /// What the kubelet asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
-    /// NodePrepareResources, per claim.
+    /// `NodePrepareResources`, per claim.
     Prepare,
-    /// NodeUnprepareResources, per claim.
+    /// `NodeUnprepareResources`, per claim.
     Unprepare,
 }
 
@@ -61,19 +61,28 @@ impl Metrics {
         let metrics = Self {
             durations: HistogramVec::new(durations, &["operation"])?,
             errors: IntCounterVec::new(
-                Opts::new("vingt_agent_claim_errors_total", "Claims that could not be prepared or unprepared."),
+                Opts::new(
+                    "vingt_agent_claim_errors_total",
+                    "Claims that could not be prepared or unprepared.",
+                ),
                 &["operation", "reason"],
             )?,
             published: gauge("vingt_agent_published_devices", "Devices in this node's slices.")?,
             foreign: gauge("vingt_agent_foreign_partitions", "MIG partitions that vingt did not make.")?,
             withheld: gauges("vingt_agent_withheld", "GPUs not published, or not wholly.", "reason")?,
             journal: gauges("vingt_agent_journal_entries", "Claims in the journal.", "state")?,
-            journal_corrupt: counter("vingt_agent_journal_corrupt_total", "Journals set aside as unreadable.")?,
+            journal_corrupt: counter(
+                "vingt_agent_journal_corrupt_total",
+                "Journals set aside as unreadable.",
+            )?,
             slice_writes: IntCounterVec::new(
                 Opts::new("vingt_agent_slice_writes_total", "Publications of the pool, by result."),
                 &["result"],
             )?,
-            lost: counter("vingt_agent_lost_partitions_total", "Partitions of ours that somebody else removed.")?,
+            lost: counter(
+                "vingt_agent_lost_partitions_total",
+                "Partitions of ours that somebody else removed.",
+            )?,
             registry,
         };
         let registry = &metrics.registry;

@@ -169,7 +169,8 @@ impl Registration for RegistrationService {
             self.readiness.ready(Part::Kubelet);
         } else {
             tracing::error!(error = status.error, "the kubelet refused the plugin");
-            self.readiness.not_ready(Part::Kubelet, format!("the kubelet refused the plugin: {}", status.error));
+            self.readiness
+                .not_ready(Part::Kubelet, format!("the kubelet refused the plugin: {}", status.error));
         }
         Ok(Response::new(RegistrationStatusResponse {}))
     }

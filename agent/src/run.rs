@@ -17,7 +17,7 @@ use crate::http::{Pages, router};
 use crate::inventory::{self, Pool};
 use crate::journal::{Found, Journal, JournalError};
 use crate::metrics::Metrics;
-use crate::nvml::Nvml;
+use crate::nvml::{Nvml, Session};
 use crate::plugin::{self, Sockets};
 use crate::preparer::{Parts, Preparer, Sweep};
 use crate::publish::Publisher;
@@ -48,7 +48,8 @@ pub fn main(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Run(options) => {
             // Few threads: the agent mostly waits, and its memory counts on every node.
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
             let result = runtime.block_on(run(*options));
             // A driver call that never returns must not keep the process.
             runtime.shutdown_background();
@@ -96,17 +97,16 @@ async fn run(options: RunOptions) -> anyhow::Result<()> {
     tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
     let pages = Pages { metrics: metrics.clone(), readiness: readiness.clone(), preparer: preparer.clone() };
     let stop_http = stop.clone().cancelled_owned();
-    tasks.spawn(async move {
-        Ok(axum::serve(listener, router(pages)).with_graceful_shutdown(stop_http).await?)
-    });
+    tasks.spawn(
+        async move { Ok(axum::serve(listener, router(pages)).with_graceful_shutdown(stop_http).await?) },
+    );
     let node = Node { options, nvml, metrics, readiness, stop: stop.clone() };
     tasks.spawn(node.serve(preparer));
 
-    while let Some(ended) = tasks.join_next().await {
-        match ended.context("a part of the agent ended early").and_then(|result| result) {
-            Ok(()) if stop.is_cancelled() => break,
-            Ok(()) => bail!("a part of the agent ended early"),
-            Err(error) => return Err(error),
+    if let Some(ended) = tasks.join_next().await {
+        ended.context("a part of the agent ended early")??;
+        if !stop.is_cancelled() {
+            bail!("a part of the agent ended early");
         }
     }
     let left = async { while tasks.join_next().await.is_some() {} };
@@ -154,7 +154,9 @@ impl Node {
         });
         let (plugged, readiness) = (preparer.clone(), self.readiness.clone());
         tasks.spawn(async move {
-            plugin::serve(sockets, plugged, readiness, on_kubelet).await.context("the kubelet cannot be served")
+            plugin::serve(sockets, plugged, readiness, on_kubelet)
+                .await
+                .context("the kubelet cannot be served")
         });
         tasks.spawn(self.clone().take_inventory(preparer.clone(), send));
         tasks.spawn(self.clone().sweep(preparer));
@@ -216,12 +218,16 @@ impl Node {
     }
 
     /// Reads the GPUs now and again, and sends the pool when it is another.
-    async fn take_inventory(self, preparer: Preparer, pools: watch::Sender<Option<Pool>>) -> anyhow::Result<()> {
+    async fn take_inventory(
+        self,
+        preparer: Preparer,
+        pools: watch::Sender<Option<Pool>>,
+    ) -> anyhow::Result<()> {
         loop {
             // Ours is what the journal knew before the reading or after it: a claim that came or
             // went meanwhile must not look like somebody else's.
             let mut ours = preparer.journal().targets();
-            match self.nvml.call(|session| session.inventory()).await {
+            match self.nvml.call(Session::inventory).await {
                 Ok(inventory) => {
                     ours.extend(preparer.journal().targets());
                     let pool = inventory::pool(&inventory, &ours, self.options.allow_mig_mode_switch);
@@ -230,7 +236,11 @@ impl Node {
                         let withheld = last.as_ref().map(|last| &last.withheld);
                         if withheld != Some(&pool.withheld) {
                             for withheld in &pool.withheld {
-                                tracing::warn!(what = withheld.what, why = withheld.why, "not published, or not wholly");
+                                tracing::warn!(
+                                    what = withheld.what,
+                                    why = withheld.why,
+                                    "not published, or not wholly"
+                                );
                             }
                         }
                         let changed = last.as_ref() != Some(&pool);

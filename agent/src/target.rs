@@ -1,6 +1,8 @@
 //! What a device name means: which GPU, or which profile at which placement.
 //! Names are made and read here only.
 
+use std::fmt::Write;
+
 use serde::{Deserialize, Serialize};
 
 use crate::nvml::{Inventory, Placement, Profile};
@@ -60,7 +62,9 @@ impl Target {
     pub fn conflicts(&self, other: &Self) -> bool {
         self.gpu() == other.gpu()
             && match (self, other) {
-                (Self::Partition { placement: a, .. }, Self::Partition { placement: b, .. }) => a.overlaps(*b),
+                (Self::Partition { placement: a, .. }, Self::Partition { placement: b, .. }) => {
+                    a.overlaps(*b)
+                }
                 _ => true,
             }
     }
@@ -68,10 +72,9 @@ impl Target {
     /// The target of a device name, by what the node's GPUs can do.
     pub fn of(device: &str, inventory: &Inventory) -> Result<Self, UnknownDevice> {
         let unknown = |why: String| UnknownDevice { device: device.to_owned(), why };
-        let name = Name::parse(device).ok_or_else(|| unknown("not a name that this driver publishes".to_owned()))?;
-        let gpu = inventory
-            .by_minor(name.minor)
-            .ok_or_else(|| unknown(missing(name.minor, inventory)))?;
+        let name =
+            Name::parse(device).ok_or_else(|| unknown("not a name that this driver publishes".to_owned()))?;
+        let gpu = inventory.by_minor(name.minor).ok_or_else(|| unknown(missing(name.minor, inventory)))?;
         let Some(partition) = name.partition else {
             return Ok(Self::Gpu { gpu: gpu.uuid.clone(), minor: gpu.minor });
         };
@@ -79,11 +82,10 @@ impl Target {
             .profile(partition.profile_id)
             .filter(|profile| slug(profile) == partition.slug)
             .ok_or_else(|| unknown(format!("{} has no such profile", gpu.product)))?;
-        let placement = profile
-            .placements
-            .iter()
-            .find(|placement| placement.start == partition.start)
-            .ok_or_else(|| unknown(format!("{} cannot be placed at {}", profile.name, partition.start)))?;
+        let placement =
+            profile.placements.iter().find(|placement| placement.start == partition.start).ok_or_else(
+                || unknown(format!("{} cannot be placed at {}", profile.name, partition.start)),
+            )?;
         Ok(Self::Partition {
             gpu: gpu.uuid.clone(),
             minor: gpu.minor,
@@ -97,7 +99,8 @@ impl Target {
 fn missing(minor: u32, inventory: &Inventory) -> String {
     let mut why = format!("this node has no readable GPU with minor number {minor}");
     for unreadable in &inventory.unreadable {
-        why += &format!("; the one at index {} cannot be read: {}", unreadable.index, unreadable.why);
+        // Writing to a string cannot fail.
+        let _ = write!(why, "; the one at index {} cannot be read: {}", unreadable.index, unreadable.why);
     }
     why
 }
@@ -137,7 +140,8 @@ impl<'a> Name<'a> {
         // The profile may hold dashes, the numbers after it cannot: read from the end.
         let (rest, start) = rest.rsplit_once('-')?;
         let (slug, profile_id) = rest.rsplit_once('-')?;
-        let partition = PartitionName { slug, profile_id: profile_id.parse().ok()?, start: start.parse().ok()? };
+        let partition =
+            PartitionName { slug, profile_id: profile_id.parse().ok()?, start: start.parse().ok()? };
         Some(Self { minor: minor.parse().ok()?, partition: Some(partition) })
     }
 }

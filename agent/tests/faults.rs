@@ -1,6 +1,8 @@
 //! Lets each NVML call on the way of prepare and of unprepare fail once, or
 //! take long, and looks at what is there afterwards.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::sync::Arc;
@@ -136,7 +138,9 @@ async fn a_partition_that_is_still_in_use_is_waited_for() {
     let (agent, claim) = start(&node).await;
     agent.prepare(claim.clone()).await.unwrap();
     for _ in 0..3 {
-        node.emulator.inject("nvmlGpuInstanceDestroy", 1, Action::Error(Code::InUse), Moment::Before).unwrap();
+        node.emulator
+            .inject("nvmlGpuInstanceDestroy", 1, Action::Error(Code::InUse), Moment::Before)
+            .unwrap();
     }
     agent.unprepare(claim).await.unwrap();
     assert_eq!(partitions(&node), 1);
@@ -157,7 +161,10 @@ fn every_call_of_the_first_reading_fails_once() {
         };
         if let Ok(seen) = seen {
             // Whole, or the GPU is said to be unreadable: never half of it.
-            assert!(seen == whole || seen.gpus.is_empty() && seen.unreadable.len() == 1, "{function}: {seen:?}");
+            assert!(
+                seen == whole || seen.gpus.is_empty() && seen.unreadable.len() == 1,
+                "{function}: {seen:?}"
+            );
         }
     }
 }

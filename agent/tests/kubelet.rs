@@ -1,5 +1,7 @@
 //! The two sockets, asked as the kubelet asks them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::path::PathBuf;
@@ -78,7 +80,8 @@ async fn the_kubelet_registers_the_plugin_and_prepares_through_it() {
 
     let waits = |readiness: &Readiness| readiness.why_not().into_iter().find(|why| why.contains("kubelet"));
     assert!(waits(&served.readiness).unwrap().contains("has not registered"));
-    let status = |ok: bool| RegistrationStatus { plugin_registered: ok, error: if ok { "" } else { "no" }.into() };
+    let status =
+        |ok: bool| RegistrationStatus { plugin_registered: ok, error: if ok { "" } else { "no" }.into() };
     registration.notify_registration_status(status(false)).await.unwrap();
     assert!(waits(&served.readiness).unwrap().contains("refused the plugin: no"));
     registration.notify_registration_status(status(true)).await.unwrap();

@@ -1,5 +1,7 @@
 //! The program itself: alive without a driver, and what `devices` prints.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};

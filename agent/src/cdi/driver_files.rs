@@ -11,10 +11,9 @@ const LIBRARY_FOLDERS: [&str; 5] =
     ["usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib64", "usr/lib", "lib64"];
 
 /// Libraries that CUDA programs load, by the names they load them with.
-const LIBRARIES: [&str; 10] = [
+const LIBRARIES: [&str; 9] = [
     "libcuda.so.1",
     "libcudadebugger.so.1",
-    "libnvidia-gpucomp.so",
     "libnvidia-ml.so.1",
     "libnvidia-nvvm.so.4",
     "libnvidia-opencl.so.1",
@@ -23,6 +22,9 @@ const LIBRARIES: [&str; 10] = [
     "libnvidia-encode.so.1",
     "libnvidia-allocator.so.1",
 ];
+
+/// Libraries that other libraries load, by names that end in the driver's version.
+const VERSIONED: [&str; 1] = ["libnvidia-gpucomp.so"];
 
 const PROGRAMS: [&str; 2] = ["usr/bin/nvidia-smi", "usr/bin/nvidia-debugdump"];
 
@@ -38,11 +40,14 @@ pub(super) fn mounts(config: &CdiConfig) -> BTreeMap<PathBuf, PathBuf> {
         found.is_some()
     };
     for library in LIBRARIES {
-        // A name without a version stands for `name.<driver version>`.
-        for folder in LIBRARY_FOLDERS {
-            let names = if library.ends_with(".so") { versioned(&root.join(folder), library) } else { vec![library.to_owned()] };
-            if names.into_iter().any(|name| add(Path::new(folder).join(name))) {
-                break;
+        LIBRARY_FOLDERS.iter().any(|folder| add(Path::new(folder).join(library)));
+    }
+    // Loaded by others under names that end in the driver's version.
+    for library in VERSIONED {
+        let mut found = LIBRARY_FOLDERS.iter().map(|folder| (folder, versioned(&root.join(folder), library)));
+        if let Some((folder, names)) = found.find(|(_, names)| !names.is_empty()) {
+            for name in names {
+                add(Path::new(folder).join(name));
             }
         }
     }

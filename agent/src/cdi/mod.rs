@@ -140,7 +140,8 @@ impl Cdi {
 
 fn file_stem(uid: &str) -> String {
     // A UID comes from the API server, but a path is made of it: only what cannot leave the folder.
-    let safe: String = uid.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+    let safe: String =
+        uid.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
     format!("gpu.vingt.dev-mig-{safe}")
 }
 

@@ -51,10 +51,13 @@ struct Capability {
 
 /// Reads a capability's `access` file: `DeviceFileMinor: 3`, `DeviceFileMode: 292`, a line each.
 fn capability(access: &Path) -> Result<Capability, String> {
-    let text = fs::read_to_string(access)
-        .map_err(|error| format!("{}: {error}; is the driver's /proc visible to the agent?", access.display()))?;
+    let text = fs::read_to_string(access).map_err(|error| {
+        format!("{}: {error}; is the driver's /proc visible to the agent?", access.display())
+    })?;
     let field = |name: &str| {
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim_start_matches(':').trim().parse().ok());
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.trim_start_matches(':').trim().parse().ok());
         value.ok_or_else(|| format!("{}: no {name} in it", access.display()))
     };
     Ok(Capability { minor: field("DeviceFileMinor")?, mode: field("DeviceFileMode")? })
@@ -69,5 +72,7 @@ fn major(proc_root: &Path, name: &str) -> Result<u32, String> {
         let (number, device) = line.trim().split_once(' ')?;
         (device.trim() == name).then(|| number.parse().ok())?
     });
-    found.next().ok_or_else(|| format!("{}: no character device {name}; does the driver support MIG?", path.display()))
+    found.next().ok_or_else(|| {
+        format!("{}: no character device {name}; does the driver support MIG?", path.display())
+    })
 }

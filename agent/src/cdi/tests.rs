@@ -13,9 +13,18 @@ struct Node {
 impl Node {
     fn new() -> Self {
         let node = Self { root: TempDir::new().unwrap() };
-        node.file("proc/devices", "Character devices:\n195 nvidia-frontend\n238 nvidia-caps\n\nBlock devices:\n  7 nvidia-caps\n");
-        node.file("proc/driver/nvidia/capabilities/gpu2/mig/gi5/access", "DeviceFileMinor: 48\nDeviceFileMode: 292\nDeviceFileModify: 1\n");
-        node.file("proc/driver/nvidia/capabilities/gpu2/mig/gi5/ci0/access", "DeviceFileMinor: 49\nDeviceFileMode: 292\n");
+        node.file(
+            "proc/devices",
+            "Character devices:\n195 nvidia-frontend\n238 nvidia-caps\n\nBlock devices:\n  7 nvidia-caps\n",
+        );
+        node.file(
+            "proc/driver/nvidia/capabilities/gpu2/mig/gi5/access",
+            "DeviceFileMinor: 48\nDeviceFileMode: 292\nDeviceFileModify: 1\n",
+        );
+        node.file(
+            "proc/driver/nvidia/capabilities/gpu2/mig/gi5/ci0/access",
+            "DeviceFileMinor: 49\nDeviceFileMode: 292\n",
+        );
         node
     }
 
@@ -76,7 +85,10 @@ fn assert_valid(spec: &Value) {
         keys(device, &["name", "annotations", "containerEdits"]);
         let device_name = text(&device["name"]);
         assert!(device_name.starts_with(|c: char| c.is_ascii_alphanumeric()));
-        assert!(device_name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.:".contains(c)), "{device_name}");
+        assert!(
+            device_name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.:".contains(c)),
+            "{device_name}"
+        );
     }
     let edits = devices.iter().map(|device| &device["containerEdits"]).chain([&spec["containerEdits"]]);
     for edits in edits {
@@ -85,14 +97,19 @@ fn assert_valid(spec: &Value) {
             assert!(text(env).split_once('=').is_some_and(|(name, _)| !name.is_empty()), "{env}");
         }
         for node in edits["deviceNodes"].as_array().into_iter().flatten() {
-            keys(node, &["path", "hostPath", "type", "major", "minor", "fileMode", "permissions", "uid", "gid"]);
+            keys(
+                node,
+                &["path", "hostPath", "type", "major", "minor", "fileMode", "permissions", "uid", "gid"],
+            );
             assert!(text(&node["path"]).starts_with('/'));
             assert!(["b", "c", "u", "p", ""].contains(&text(&node["type"]).as_str()));
             assert!(node["major"].is_u64() && node["minor"].is_u64() && node["fileMode"].is_u64());
         }
         for mount in edits["mounts"].as_array().into_iter().flatten() {
             keys(mount, &["hostPath", "containerPath", "type", "options"]);
-            assert!(text(&mount["hostPath"]).starts_with('/') && text(&mount["containerPath"]).starts_with('/'));
+            assert!(
+                text(&mount["hostPath"]).starts_with('/') && text(&mount["containerPath"]).starts_with('/')
+            );
             assert!(mount["options"].as_array().unwrap().iter().all(Value::is_string));
         }
     }
@@ -147,7 +164,10 @@ fn the_drivers_files_are_mounted_where_they_are_with_links_followed_inside_its_r
         ("/run/nvidia/driver/opt/nvidia/nvidia-smi", "/usr/bin/nvidia-smi"),
         ("/opt/emulator/lib.so", "/usr/lib/libnvidia-ml.so.1"),
         ("/run/nvidia/driver/usr/lib64/libcuda.so.570.169", "/usr/lib64/libcuda.so.1"),
-        ("/run/nvidia/driver/usr/lib64/libnvidia-gpucomp.so.570.169", "/usr/lib64/libnvidia-gpucomp.so.570.169"),
+        (
+            "/run/nvidia/driver/usr/lib64/libnvidia-gpucomp.so.570.169",
+            "/usr/lib64/libnvidia-gpucomp.so.570.169",
+        ),
     ];
     assert_eq!(mounts, expected);
 }

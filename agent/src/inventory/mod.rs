@@ -13,7 +13,9 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::resource::v1::{Counter, CounterSet, Device, DeviceCapacity, DeviceCounterConsumption, DeviceTaint};
+use k8s_openapi::api::resource::v1::{
+    Counter, CounterSet, Device, DeviceCapacity, DeviceCounterConsumption, DeviceTaint,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use vingt_crds::names;
 
@@ -81,9 +83,13 @@ fn add_gpu(pool: &mut Pool, gpu: &Gpu, ours: &BTreeSet<Target>, switch: bool) {
     if gpu.mig == MigMode::Pending {
         return withhold("mode-pending", "a change of its MIG mode waits for a reset of the GPU".to_owned());
     }
-    let ours_whole = ours.iter().any(|target| matches!(target, Target::Gpu { gpu: uuid, .. } if *uuid == gpu.uuid));
+    let ours_whole =
+        ours.iter().any(|target| matches!(target, Target::Gpu { gpu: uuid, .. } if *uuid == gpu.uuid));
     if gpu.mig != MigMode::Enabled && gpu.processes > 0 && !ours_whole {
-        let why = format!("{} processes use it that vingt did not place; it is published when they end", gpu.processes);
+        let why = format!(
+            "{} processes use it that vingt did not place; it is published when they end",
+            gpu.processes
+        );
         return withhold("in-use", why);
     }
     if let Some(first) = foreign.first() {
@@ -198,7 +204,8 @@ fn device(
 }
 
 fn capacity(amounts: &Amounts) -> BTreeMap<String, DeviceCapacity> {
-    let named = counters::RESOURCES.iter().filter_map(|(counter, capacity)| Some((capacity, amounts.get(*counter)?)));
+    let named =
+        counters::RESOURCES.iter().filter_map(|(counter, capacity)| Some((capacity, amounts.get(*counter)?)));
     named
         .map(|(name, amount)| {
             let value = quantity(name, *amount);

@@ -56,7 +56,9 @@ pub(super) fn common_attributes(gpu: &Gpu) -> Attributes {
         string(names::device::ARCHITECTURE, &gpu.architecture),
         string("brand", &gpu.brand),
     ]);
-    for (name, text) in [("driverVersion", &gpu.driver_version), ("cudaComputeCapability", &gpu.compute_capability)] {
+    for (name, text) in
+        [("driverVersion", &gpu.driver_version), ("cudaComputeCapability", &gpu.compute_capability)]
+    {
         if let Some(version) = semantic(text) {
             let attribute = DeviceAttribute { version: Some(version), ..Default::default() };
             attributes.insert(name.to_owned(), attribute);
@@ -66,7 +68,8 @@ pub(super) fn common_attributes(gpu: &Gpu) -> Attributes {
 }
 
 pub(super) fn string(name: &str, value: &str) -> (String, DeviceAttribute) {
-    let end = (0..=LONGEST_STRING.min(value.len())).rev().find(|end| value.is_char_boundary(*end)).unwrap_or(0);
+    let end =
+        (0..=LONGEST_STRING.min(value.len())).rev().find(|end| value.is_char_boundary(*end)).unwrap_or(0);
     (name.to_owned(), DeviceAttribute { string: Some(value[..end].to_owned()), ..Default::default() })
 }
 

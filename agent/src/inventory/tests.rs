@@ -98,7 +98,8 @@ fn the_space_of_partitions_that_others_made_is_not_published() {
     // Left are memory slices 4, 6 and 7; the one optical flow accelerator is taken.
     let expected = ["gpu-0-mig-1g10gb-19-4", "gpu-0-mig-1g10gb-19-6", "gpu-0-mig-1g20gb-15-6"];
     assert_eq!(device_names(&pool), expected);
-    let slices = ["0", "1", "2", "3", "4", "5", "6", "7"].map(|slice| counter(&pool, &format!("memory-slice-{slice}")));
+    let slices = ["0", "1", "2", "3", "4", "5", "6", "7"]
+        .map(|slice| counter(&pool, &format!("memory-slice-{slice}")));
     assert_eq!(slices, ["0", "0", "0", "0", "1", "0", "1", "1"]);
     assert_eq!(counter(&pool, "ofa-engines"), "0");
     assert_eq!(counter(&pool, "multiprocessors"), (132 - 60 - 16).to_string());
@@ -133,7 +134,9 @@ fn what_fits_the_hardware_fits_the_counters() {
     ];
     let bytes = |text: &str| match text.strip_suffix("Mi") {
         Some(mib) => mib.parse::<u64>().unwrap() << 20,
-        None => text.strip_suffix("Gi").map_or_else(|| text.parse().unwrap(), |gib| gib.parse::<u64>().unwrap() << 30),
+        None => text
+            .strip_suffix("Gi")
+            .map_or_else(|| text.parse().unwrap(), |gib| gib.parse::<u64>().unwrap() << 30),
     };
     for row in rows {
         let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
@@ -167,7 +170,8 @@ fn counters_hold_what_profiles_round_up() {
 fn slices_hold_counters_and_devices_apart_within_the_limits_of_the_api() {
     let inventory = Inventory { gpus: (0..10).map(h100).collect(), unreadable: Vec::new() };
     let pool = pool(&inventory, &BTreeSet::new(), true);
-    let owner = OwnerReference { kind: "Node".into(), name: "n1".into(), uid: "u".into(), ..Default::default() };
+    let owner =
+        OwnerReference { kind: "Node".into(), name: "n1".into(), uid: "u".into(), ..Default::default() };
     let slices: Vec<ResourceSlice> = slices(&pool, "n1", &owner, 7);
     assert_eq!(slices.len(), 12, "ten GPUs need two slices of counter sets");
     let mut names = BTreeSet::new();
@@ -191,4 +195,75 @@ fn quantities_are_written_as_the_api_server_writes_them() {
     assert_eq!(written("multiprocessors", 132), "132");
     assert_eq!(written("multiprocessors", 2000), "2k");
     assert_eq!(written("memory", 0), "0");
+}
+
+/// Partitions taken one after the other from what `gpu` can hold, in the order of `wishes`.
+fn placed_by_hardware(gpu: &Gpu, wishes: &[usize]) -> Vec<Instance> {
+    let all: Vec<(&Profile, Placement)> = gpu
+        .profiles
+        .iter()
+        .flat_map(|profile| profile.placements.iter().map(move |at| (profile, *at)))
+        .collect();
+    let mut taken: Vec<(&Profile, Placement)> = Vec::new();
+    for wish in wishes {
+        let (profile, at) = all[wish % all.len()];
+        let same = taken.iter().filter(|(other, _)| other.id == profile.id).count();
+        let compute: u32 = taken.iter().map(|(other, _)| other.compute_slices).sum();
+        let free = taken.iter().all(|(_, other)| !other.overlaps(at));
+        if free && same < profile.max_instances as usize && compute + profile.compute_slices <= 7 {
+            taken.push((profile, at));
+        }
+    }
+    (1..).zip(taken).map(|(id, (profile, at))| instance(id, profile.id, at.start, at.size)).collect()
+}
+
+proptest::proptest! {
+    /// Whatever others have made and whatever is then chosen by the counters alone: the hardware
+    /// can hold it, though the counter of compute slices is not reduced.
+    #[test]
+    fn what_the_counters_allow_beside_others_fits_the_hardware(
+        theirs in proptest::collection::vec(0_usize..25, 0..4),
+        wishes in proptest::collection::vec(0_usize..25, 0..40),
+    ) {
+        let mut gpu = h100(0);
+        gpu.instances = placed_by_hardware(&gpu, &theirs);
+        let pool = published(gpu.clone(), &[], false);
+        let devices: Vec<&Device> = pool.devices.values().flatten().collect();
+        let value = |counter: &Counter| -> u64 {
+            let text = &counter.value.0;
+            match (text.strip_suffix("Mi"), text.strip_suffix("Gi")) {
+                (Some(mib), _) => mib.parse::<u64>().unwrap() << 20,
+                (_, Some(gib)) => gib.parse::<u64>().unwrap() << 30,
+                _ => text.parse().unwrap(),
+            }
+        };
+        let mut left: BTreeMap<String, u64> = pool.counter_sets.first().map_or_else(BTreeMap::new, |set| {
+            set.counters.iter().map(|(name, counter)| (name.clone(), value(counter))).collect()
+        });
+        let inventory = Inventory { gpus: vec![h100(0)], unreadable: Vec::new() };
+        let mut all: Vec<(u32, Placement)> = gpu.instances.iter().map(|i| (i.profile_id, i.placement)).collect();
+        for wish in wishes {
+            let Some(device) = devices.get(wish) else { continue };
+            let needs = &device.consumes_counters.as_ref().unwrap()[0].counters;
+            if needs.iter().any(|(name, counter)| left[name] < value(counter)) {
+                continue;
+            }
+            for (name, counter) in needs {
+                *left.get_mut(name).unwrap() -= value(counter);
+            }
+            match Target::of(&device.name, &inventory).unwrap() {
+                Target::Partition { profile_id, placement, .. } => all.push((profile_id, placement)),
+                Target::Gpu { .. } => panic!("a whole GPU in MIG mode"),
+            }
+        }
+        let mut compute = 0;
+        for (index, (profile_id, placement)) in all.iter().enumerate() {
+            let profile = gpu.profile(*profile_id).unwrap();
+            compute += profile.compute_slices;
+            assert!(all[..index].iter().all(|(_, other)| !other.overlaps(*placement)), "{all:?}");
+            let same = all.iter().filter(|(id, _)| id == profile_id).count();
+            assert!(same <= profile.max_instances as usize, "{same} of {}", profile.name);
+        }
+        assert!(compute <= 7, "{compute} compute slices: {all:?}");
+    }
 }

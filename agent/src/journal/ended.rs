@@ -80,7 +80,10 @@ pub(super) fn append(folder: &Path, ended: &Ended) -> io::Result<()> {
 pub(super) fn read(folder: &Path) -> io::Result<Vec<Ended>> {
     match fs::read(folder.join("ended.jsonl")) {
         // Lossy: a torn line may end within a character.
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()),
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes)
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
     }

@@ -142,9 +142,9 @@ impl Journal {
     /// about to be.
     pub fn targets(&self) -> BTreeSet<Target> {
         let entries = self.entries();
-        let exists = |device: &&DeviceEntry| match (&device.target, &device.created) {
-            (Target::Partition { .. }, Created::Nothing | Created::Lost) => false,
-            _ => true,
+        let exists = |device: &&DeviceEntry| {
+            matches!(device.target, Target::Gpu { .. })
+                || !matches!(device.created, Created::Nothing | Created::Lost)
         };
         let devices = entries.values().flat_map(|entry| &entry.devices).filter(exists);
         devices.map(|device| device.target.clone()).collect()
@@ -158,8 +158,12 @@ impl Journal {
         let _writing = self.writing.lock().await;
         let mut entries = Entries::clone(&self.entries());
         let result = change(&mut entries)?;
-        let document =
-            Document { format: FORMAT.to_owned(), version: VERSION, boot_id: self.boot_id.clone(), claims: entries };
+        let document = Document {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            boot_id: self.boot_id.clone(),
+            claims: entries,
+        };
         let text = serde_json::to_vec_pretty(&document).map_err(io::Error::other)?;
         let path = self.folder.join("journal.json");
         let steps = Arc::clone(&self.steps);
@@ -186,7 +190,9 @@ impl Journal {
         {
             let _writing = self.writing.lock().await;
             let folder = self.folder.clone();
-            tokio::task::spawn_blocking(move || ended::append(&folder, &ended)).await.map_err(io::Error::other)??;
+            tokio::task::spawn_blocking(move || ended::append(&folder, &ended))
+                .await
+                .map_err(io::Error::other)??;
         }
         self.steps.reached("end recorded, entry not yet forgotten");
         self.forget(uid).await
@@ -218,16 +224,20 @@ fn read(path: &Path) -> Result<Option<Document>, ReadError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(ReadError::Io(error)),
     };
-    let document: Document = serde_json::from_slice(&text).map_err(|error| ReadError::Content(error.to_string()))?;
+    let document: Document =
+        serde_json::from_slice(&text).map_err(|error| ReadError::Content(error.to_string()))?;
     if document.format != FORMAT || document.version != VERSION {
         let Document { format, version, .. } = document;
-        return Err(ReadError::Content(format!("format {format} version {version} is not known to this agent")));
+        return Err(ReadError::Content(format!(
+            "format {format} version {version} is not known to this agent"
+        )));
     }
     Ok(Some(document))
 }
 
 fn set_aside(folder: &Path) -> io::Result<PathBuf> {
-    let free = (0..).map(|n| folder.join(format!("journal.json.corrupt-{n}"))).find(|path| !path.exists());
+    // Beyond that many, the last is replaced: somebody has not looked for long.
+    let free = (0..100).map(|n| folder.join(format!("journal.json.corrupt-{n}"))).find(|path| !path.exists());
     let aside = free.unwrap_or_else(|| folder.join("journal.json.corrupt"));
     fs::rename(folder.join("journal.json"), &aside)?;
     files::sync_folder(folder)?;

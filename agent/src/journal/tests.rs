@@ -15,7 +15,11 @@ fn entry(state: State) -> Entry {
         start: k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
         state,
         devices: vec![DeviceEntry {
-            decided: vingt_crds::DecidedDevice { request: "gpu".into(), pool: "n".into(), device: "gpu-0".into() },
+            decided: vingt_crds::DecidedDevice {
+                request: "gpu".into(),
+                pool: "n".into(),
+                device: "gpu-0".into(),
+            },
             target: Target::Gpu { gpu: "GPU-0".into(), minor: 0 },
             created: Created::Partition { gpu_instance: 1, compute_instance: 0, uuid: "MIG-1".into() },
         }],
@@ -51,7 +55,8 @@ async fn entries_outlive_the_agent_and_tell_a_reboot() {
 
 #[tokio::test]
 async fn a_journal_that_cannot_be_read_is_set_aside_not_lost() {
-    for (content, n) in [("{\"format\":", 0), ("", 1), (r#"{"format":"vingt.dev/agent-journal","version":2,"claims":{}}"#, 2)]
+    for (content, n) in
+        [("{\"format\":", 0), ("", 1), (r#"{"format":"vingt.dev/agent-journal","version":2,"claims":{}}"#, 2)]
     {
         let folder = TempDir::new().unwrap();
         for before in 0..n {
@@ -120,7 +125,9 @@ fn the_record_of_ends_is_bounded() {
     let folder = TempDir::new().unwrap();
     let now = k8s_openapi::jiff::Timestamp::UNIX_EPOCH;
     let lines: String = (0..8192)
-        .map(|n| serde_json::to_string(&Ended::of(&n.to_string(), &entry(State::Prepared), now)).unwrap() + "\n")
+        .map(|n| {
+            serde_json::to_string(&Ended::of(&n.to_string(), &entry(State::Prepared), now)).unwrap() + "\n"
+        })
         .collect();
     fs::write(folder.path().join("ended.jsonl"), lines).unwrap();
     ended::append(folder.path(), &Ended::of("new", &entry(State::Prepared), now)).unwrap();

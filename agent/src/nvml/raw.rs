@@ -63,6 +63,8 @@ pub(crate) struct GiInfo {
     pub(crate) placement: Placement,
 }
 
+/// The only engine profile of compute instances: shared.
+const SHARED_ENGINES: u32 = 0;
 /// More instances of one kind than any GPU can hold.
 const MOST_INSTANCES: usize = 64;
 
@@ -127,8 +129,10 @@ impl Raw {
 
     /// The GPU at NVML's index.
     pub(crate) fn gpu(&self, index: u32) -> Result<GpuHandle, Fault> {
-        let device =
-            self.nvml.device_by_index(index).map_err(|error| Fault::of("nvmlDeviceGetHandleByIndex_v2", error))?;
+        let device = self
+            .nvml
+            .device_by_index(index)
+            .map_err(|error| Fault::of("nvmlDeviceGetHandleByIndex_v2", error))?;
         // SAFETY: the handle is kept no longer than the session, and is only used with it.
         Ok(GpuHandle(unsafe { device.handle() }))
     }
@@ -142,7 +146,9 @@ impl Raw {
     /// A profile by its enumeration; `None` where this GPU or driver has no such profile.
     pub(crate) fn profile(&self, gpu: GpuHandle, profile: u32) -> Result<Option<ProfileInfo>, Fault> {
         let answer = self.profile_v3(gpu, profile).or_else(|fault| {
-            if !(fault.is(code::FUNCTION_NOT_FOUND) || fault.is(code::VERSION_MISMATCH) || fault.is(code::INVALID_ARGUMENT))
+            if !(fault.is(code::FUNCTION_NOT_FOUND)
+                || fault.is(code::VERSION_MISMATCH)
+                || fault.is(code::INVALID_ARGUMENT))
             {
                 return Err(fault);
             }
@@ -228,12 +234,22 @@ impl Raw {
         let mut count = 0;
         call!(
             self,
-            nvmlDeviceGetGpuInstancePossiblePlacements_v2(gpu.0, profile_id, std::ptr::null_mut(), &raw mut count)
+            nvmlDeviceGetGpuInstancePossiblePlacements_v2(
+                gpu.0,
+                profile_id,
+                std::ptr::null_mut(),
+                &raw mut count
+            )
         )?;
         let mut found = vec![c::nvmlGpuInstancePlacement_t { start: 0, size: 0 }; count as usize];
         call!(
             self,
-            nvmlDeviceGetGpuInstancePossiblePlacements_v2(gpu.0, profile_id, found.as_mut_ptr(), &raw mut count)
+            nvmlDeviceGetGpuInstancePossiblePlacements_v2(
+                gpu.0,
+                profile_id,
+                found.as_mut_ptr(),
+                &raw mut count
+            )
         )?;
         found.truncate(count as usize);
         Ok(found.iter().map(|found| Placement { start: found.start, size: found.size }).collect())
@@ -267,7 +283,12 @@ impl Raw {
     }
 
     /// Creates a GPU instance at a placement.
-    pub(crate) fn create_gi(&self, gpu: GpuHandle, profile_id: u32, at: Placement) -> Result<GiHandle, Fault> {
+    pub(crate) fn create_gi(
+        &self,
+        gpu: GpuHandle,
+        profile_id: u32,
+        at: Placement,
+    ) -> Result<GiHandle, Fault> {
         let placement = c::nvmlGpuInstancePlacement_t { start: at.start, size: at.size };
         let mut gi = std::ptr::null_mut();
         call!(
@@ -286,7 +307,6 @@ impl Raw {
     pub(crate) fn ci_profile(&self, gi: GiHandle, profile: u32) -> Result<Option<CiProfileInfo>, Fault> {
         // SAFETY: all-zero is a value of this plain C structure.
         let mut info: c::nvmlComputeInstanceProfileInfo_t = unsafe { std::mem::zeroed() };
-        const SHARED_ENGINES: u32 = 0;
         match call!(
             self,
             nvmlGpuInstanceGetComputeInstanceProfileInfo(gi.0, profile, SHARED_ENGINES, &raw mut info)
@@ -301,7 +321,10 @@ impl Raw {
     pub(crate) fn compute_instances(&self, gi: GiHandle, profile_id: u32) -> Result<Vec<CiHandle>, Fault> {
         let mut found = [std::ptr::null_mut(); MOST_INSTANCES];
         let mut count = 0;
-        call!(self, nvmlGpuInstanceGetComputeInstances(gi.0, profile_id, found.as_mut_ptr(), &raw mut count))?;
+        call!(
+            self,
+            nvmlGpuInstanceGetComputeInstances(gi.0, profile_id, found.as_mut_ptr(), &raw mut count)
+        )?;
         Ok(found.iter().take(count as usize).map(|handle| CiHandle(*handle)).collect())
     }
 

@@ -67,15 +67,18 @@ impl Session {
     /// Loads the library and opens a session.
     pub fn open(library: &OsStr) -> Result<Self, Fault> {
         let raw = Raw::open(library)?;
-        let driver_version =
-            raw.nvml().sys_driver_version().map_err(|error| Fault::of("nvmlSystemGetDriverVersion", error))?;
+        let driver_version = raw
+            .nvml()
+            .sys_driver_version()
+            .map_err(|error| Fault::of("nvmlSystemGetDriverVersion", error))?;
         tracing::info!(library = raw.library(), driver_version, "NVML session opened");
         Ok(Self { raw, driver_version, cards: RefCell::default() })
     }
 
     /// Reads all GPUs. A GPU that fails does not hide the others.
     pub fn inventory(&self) -> Result<Inventory, Fault> {
-        let count = self.raw.nvml().device_count().map_err(|error| Fault::of("nvmlDeviceGetCount_v2", error))?;
+        let count =
+            self.raw.nvml().device_count().map_err(|error| Fault::of("nvmlDeviceGetCount_v2", error))?;
         let mut inventory = Inventory::default();
         for index in 0..count {
             match self.card(index).and_then(|card| self.read(index, &card)) {
@@ -119,7 +122,8 @@ impl Session {
         let capability = device
             .cuda_compute_capability()
             .map_err(|error| Fault::of("nvmlDeviceGetCudaComputeCapability", error))?;
-        let architecture = device.architecture().map_err(|error| Fault::of("nvmlDeviceGetArchitecture", error))?;
+        let architecture =
+            device.architecture().map_err(|error| Fault::of("nvmlDeviceGetArchitecture", error))?;
         let memory = device.memory_info().map_err(|error| Fault::of("nvmlDeviceGetMemoryInfo_v2", error))?;
         let brand = match device.brand() {
             Ok(brand) => format!("{brand:?}"),
@@ -198,7 +202,12 @@ impl Session {
             let placements = self.raw.placements(card.handle, info.id)?;
             // Drivers older than the named structures: made from the sizes, as nvidia-smi prints it.
             let name = info.name.unwrap_or_else(|| {
-                format!("{}g.{}gb", info.slices, (info.memory_mib * 8).div_ceil(card.memory_mib.max(1)) * card.memory_mib.div_ceil(1024) / 8)
+                format!(
+                    "{}g.{}gb",
+                    info.slices,
+                    (info.memory_mib * 8).div_ceil(card.memory_mib.max(1)) * card.memory_mib.div_ceil(1024)
+                        / 8
+                )
             });
             profiles.push(Profile {
                 id: info.id,
@@ -285,8 +294,11 @@ impl Session {
         // By size, not by number: which profile is the whole of a `1g` with double memory differs
         // between drivers, and the wrong one leaves multiprocessors unused.
         let whole = profiles.iter().find(|profile| profile.multiprocessors == multiprocessors);
-        let Some(profile) = whole.or_else(|| profiles.iter().max_by_key(|profile| profile.multiprocessors)) else {
-            return Err(Fault::State(format!("GPU instance {gpu_instance} of {uuid} has no compute instance profile")));
+        let Some(profile) = whole.or_else(|| profiles.iter().max_by_key(|profile| profile.multiprocessors))
+        else {
+            return Err(Fault::State(format!(
+                "GPU instance {gpu_instance} of {uuid} has no compute instance profile"
+            )));
         };
         let ci = self.raw.create_ci(gi, profile.id)?;
         let (id, uuid) = self.raw.ci_info(ci)?;
@@ -318,8 +330,11 @@ impl Session {
     /// Switches MIG mode; fails unless the new mode is in force at once.
     pub fn set_mig_mode(&self, uuid: &str, on: bool) -> Result<(), Fault> {
         let gpu = self.handle(uuid)?;
-        let activation =
-            self.raw.device(gpu).set_mig_mode(on).map_err(|error| Fault::of("nvmlDeviceSetMigMode", error))?;
+        let activation = self
+            .raw
+            .device(gpu)
+            .set_mig_mode(on)
+            .map_err(|error| Fault::of("nvmlDeviceSetMigMode", error))?;
         // The call itself succeeds when the driver could only take a note of the wish.
         if activation != 0 {
             return Err(Fault::State(format!(
@@ -330,7 +345,9 @@ impl Session {
         let wanted = if on { MigMode::Enabled } else { MigMode::Disabled };
         match self.mig_mode(gpu)? {
             mode if mode == wanted => Ok(()),
-            mode => Err(Fault::State(format!("MIG mode of {uuid} is {mode:?} after the switch, not {wanted:?}"))),
+            mode => {
+                Err(Fault::State(format!("MIG mode of {uuid} is {mode:?} after the switch, not {wanted:?}")))
+            }
         }
     }
 

@@ -193,11 +193,14 @@ impl Preparer {
             inner.parts.metrics.claim(operation, began.elapsed(), failed.map(|refusal| refusal.reason));
             match failed {
                 None => tracing::info!(%claim, ?operation, took = ?began.elapsed(), "done"),
-                Some(refusal) => tracing::warn!(%claim, ?operation, reason = refusal.reason, %refusal, "not done"),
+                Some(refusal) => {
+                    tracing::warn!(%claim, ?operation, reason = refusal.reason, %refusal, "not done");
+                }
             }
             answer
         });
-        let ended = |error| Err(Refusal::new("internal", format_args!("the agent's task ended early: {error}")));
+        let ended =
+            |error| Err(Refusal::new("internal", format_args!("the agent's task ended early: {error}")));
         let answer = task.map(move |ended_with| ended_with.unwrap_or_else(ended)).boxed().shared();
         Work { answer, cancel }
     }

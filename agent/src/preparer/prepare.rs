@@ -10,7 +10,7 @@ use crate::cdi::{self, CdiDevice};
 use crate::claims;
 use crate::inventory;
 use crate::journal::{Created, DeviceEntry, Entries, Entry, State};
-use crate::nvml::{Gpu, Instance, MigMode, code};
+use crate::nvml::{Gpu, Instance, MigMode, Session, code};
 use crate::target::Target;
 
 /// How long a claim waits for its place to become free. The kubelet gives a call 45 s, and after
@@ -37,9 +37,15 @@ impl Inner {
         let deadline = Instant::now() + PATIENCE;
         let entry = self.decided(claim).await?;
         if let Some(old) = self.parts.journal.entry(&claim.uid) {
-            let same = old.devices.iter().map(|device| &device.decided).eq(entry.devices.iter().map(|device| &device.decided));
+            let same = old
+                .devices
+                .iter()
+                .map(|device| &device.decided)
+                .eq(entry.devices.iter().map(|device| &device.decided));
             match old.state {
-                State::Prepared if same && self.intact(&claim.uid, &old).await? => return Ok(ready(&claim.uid, &old)),
+                State::Prepared if same && self.intact(&claim.uid, &old).await? => {
+                    return Ok(ready(&claim.uid, &old));
+                }
                 // Decided anew while the kubelet owed us an end, or interrupted at its end.
                 State::Prepared if !same => self.take_back(&claim.uid).await?,
                 State::Unpreparing => self.take_back(&claim.uid).await?,
@@ -65,8 +71,7 @@ impl Inner {
     async fn intact(&self, uid: &str, entry: &Entry) -> Result<bool, Refusal> {
         for device in &entry.devices {
             let Target::Partition { gpu, .. } = &device.target else { continue };
-            let uuid = gpu.clone();
-            let gpu = self.parts.nvml.call(move |session| session.gpu(&uuid)).await?;
+            let gpu = self.gpu(gpu).await?;
             if own_instance(&gpu, device).is_none_or(|instance| instance.compute.is_empty()) {
                 return Ok(false);
             }
@@ -81,10 +86,11 @@ impl Inner {
     async fn decided(&self, claim: &ClaimRef) -> Result<Entry, Refusal> {
         let found = self.parts.claims.get(&claim.namespace, &claim.name).await?;
         let gone = || Refusal::new("claim-gone", format_args!("claim {claim} does not exist any more"));
-        let object = found.filter(|object| object.metadata.uid.as_deref() == Some(&claim.uid)).ok_or_else(gone)?;
+        let object =
+            found.filter(|object| object.metadata.uid.as_deref() == Some(&claim.uid)).ok_or_else(gone)?;
         let record = claims::decision(&object, &self.parts.node)
             .map_err(|why| Refusal::new("undecided", format_args!("claim {claim}: {why}")))?;
-        let inventory = self.parts.nvml.call(|session| session.inventory()).await?;
+        let inventory = self.parts.nvml.call(Session::inventory).await?;
         let devices = record.devices.iter().map(|decided| {
             let target = Target::of(&decided.device, &inventory)
                 .map_err(|why| Refusal::new("unknown-device", format_args!("claim {claim}: {why}")))?;
@@ -124,7 +130,8 @@ impl Inner {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let names: Vec<String> = holders.iter().map(ToString::to_string).collect();
-                let message = format!("its place is still held by {}, which is not taken back yet", names.join(", "));
+                let message =
+                    format!("its place is still held by {}, which is not taken back yet", names.join(", "));
                 return Err(Refusal::new("occupied", message));
             }
             tokio::select! {
@@ -177,7 +184,12 @@ impl Inner {
         self.parts.journal.entry(uid).ok_or_else(missing)
     }
 
-    async fn make_whole(&self, uuid: &str, deadline: Instant, cancel: &CancellationToken) -> Result<(), Refusal> {
+    async fn make_whole(
+        &self,
+        uuid: &str,
+        deadline: Instant,
+        cancel: &CancellationToken,
+    ) -> Result<(), Refusal> {
         loop {
             let gpu = self.gpu(uuid).await?;
             if gpu.processes == 0 {
@@ -193,7 +205,8 @@ impl Inner {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let message = format!("GPU {uuid} is in use by {} processes that vingt did not place", gpu.processes);
+                let message =
+                    format!("GPU {uuid} is in use by {} processes that vingt did not place", gpu.processes);
                 return Err(Refusal::new("in-use", message));
             }
             tokio::select! {
@@ -204,27 +217,30 @@ impl Inner {
     }
 
     async fn make_partition(&self, uid: &str, index: usize, target: &Target) -> Result<(), Refusal> {
-        let Target::Partition { gpu: uuid, profile_id, placement, multiprocessors, .. } = target.clone() else {
+        let Target::Partition { gpu: card, profile_id, placement, multiprocessors, .. } = target.clone()
+        else {
             return Ok(());
         };
-        let gpu = self.gpu(&uuid).await?;
+        let gpu = self.gpu(&card).await?;
         match gpu.mig {
             MigMode::Enabled => {}
             MigMode::Disabled => self.switch_mode(&gpu, true).await?,
-            MigMode::Pending => return Err(mode_pending(&uuid)),
-            MigMode::Unsupported => return Err(Refusal::new("no-mig", format_args!("GPU {uuid} has no MIG"))),
+            MigMode::Pending => return Err(mode_pending(&card)),
+            MigMode::Unsupported => {
+                return Err(Refusal::new("no-mig", format_args!("GPU {card} has no MIG")));
+            }
         }
         if let Some(other) = gpu.instances.iter().find(|instance| instance.placement.overlaps(placement)) {
             let message = format!(
-                "GPU instance {} of {uuid} lies in the way, at memory slice {}, and was not made by vingt",
+                "GPU instance {} of {card} lies in the way, at memory slice {}, and was not made by vingt",
                 other.id, other.placement.start
             );
             return Err(Refusal::new("foreign-partition", message));
         }
         self.note(uid, index, Created::Intended).await?;
         self.reached("prepare: no GPU instance yet");
-        let on = uuid.clone();
-        let create = move |session: &crate::nvml::Session| session.create_gpu_instance(&on, profile_id, placement);
+        let on = card.clone();
+        let create = move |session: &Session| session.create_gpu_instance(&on, profile_id, placement);
         let gpu_instance = match self.parts.nvml.call(create).await {
             Ok(id) => id,
             Err(fault) => {
@@ -239,7 +255,7 @@ impl Inner {
         self.note(uid, index, Created::GpuInstance { gpu_instance }).await?;
         self.reached("prepare: GPU instance journalled, no compute instance");
         let create =
-            move |session: &crate::nvml::Session| session.create_compute_instance(&uuid, gpu_instance, multiprocessors);
+            move |session: &Session| session.create_compute_instance(&card, gpu_instance, multiprocessors);
         let compute = self.parts.nvml.call(create).await?;
         self.reached("prepare: compute instance made, not journalled");
         let created = Created::Partition { gpu_instance, compute_instance: compute.id, uuid: compute.uuid };
@@ -264,7 +280,10 @@ impl Inner {
     async fn switch_mode(&self, gpu: &Gpu, on: bool) -> Result<(), Refusal> {
         let refused = |why: &str| {
             let word = if on { "on" } else { "off" };
-            Err(Refusal::new("mode-switch", format_args!("GPU {} needs MIG mode {word}, but {why}", gpu.uuid)))
+            Err(Refusal::new(
+                "mode-switch",
+                format_args!("GPU {} needs MIG mode {word}, but {why}", gpu.uuid),
+            ))
         };
         if !self.parts.allow_mig_mode_switch {
             return refused("switching it is not allowed on this node (--allow-mig-mode-switch)");
@@ -285,12 +304,17 @@ impl Inner {
 
 fn reserve_in(entries: &mut Entries, claim: &ClaimRef, entry: &Entry) -> Result<(), NotReserved> {
     let conflicts = |other: &Entry| {
-        let pairs = other.devices.iter().flat_map(|theirs| entry.devices.iter().map(move |ours| (theirs, ours)));
+        let pairs =
+            other.devices.iter().flat_map(|theirs| entry.devices.iter().map(move |ours| (theirs, ours)));
         pairs.into_iter().any(|(theirs, ours)| theirs.target.conflicts(&ours.target))
     };
     let others = entries.iter().filter(|(uid, other)| **uid != claim.uid && conflicts(other));
     let holders: Vec<ClaimRef> = others
-        .map(|(uid, other)| ClaimRef { namespace: other.namespace.clone(), name: other.name.clone(), uid: uid.clone() })
+        .map(|(uid, other)| ClaimRef {
+            namespace: other.namespace.clone(),
+            name: other.name.clone(),
+            uid: uid.clone(),
+        })
         .collect();
     if !holders.is_empty() {
         return Err(NotReserved::Held(holders));

@@ -12,7 +12,7 @@ use super::{Inner, Preparer, Refusal};
 use crate::cdi::CdiDevice;
 use crate::claims;
 use crate::journal::{Created, DeviceEntry, Entries, Entry, Found, State};
-use crate::nvml::Inventory;
+use crate::nvml::{Inventory, Session};
 use crate::target::Target;
 
 impl Preparer {
@@ -28,7 +28,7 @@ impl Preparer {
 
 impl Inner {
     async fn recover(&self, found: &Found) -> Result<(), Refusal> {
-        let inventory = self.parts.nvml.call(|session| session.inventory()).await?;
+        let inventory = self.parts.nvml.call(Session::inventory).await?;
         match found {
             Found::Whole { rebooted: false } => {}
             Found::Whole { rebooted: true } => self.after_reboot(&inventory).await?,
@@ -38,7 +38,7 @@ impl Inner {
             let lock = self.lock_of(uid);
             let _alone = lock.lock().await;
             let result = match entry.state {
-                State::Prepared => self.find_again(uid, entry, &inventory).await,
+                State::Prepared => self.find_again(uid, entry, &inventory),
                 State::Preparing | State::RollingBack => self.roll_back(uid).await,
                 State::Unpreparing => self.take_back(uid).await,
             };
@@ -71,17 +71,22 @@ impl Inner {
     }
 
     /// A prepared claim keeps what it has; its spec is put back where `/var/run` was emptied.
-    async fn find_again(&self, uid: &str, entry: &Entry, inventory: &Inventory) -> Result<(), Refusal> {
+    fn find_again(&self, uid: &str, entry: &Entry, inventory: &Inventory) -> Result<(), Refusal> {
         for device in &entry.devices {
             let there = match &device.target {
                 Target::Gpu { gpu, .. } => inventory.gpu(gpu).is_some(),
-                Target::Partition { gpu, .. } => {
-                    inventory.gpu(gpu).and_then(|gpu| own_instance(gpu, device)).is_some_and(|i| !i.compute.is_empty())
-                }
+                Target::Partition { gpu, .. } => inventory
+                    .gpu(gpu)
+                    .and_then(|gpu| own_instance(gpu, device))
+                    .is_some_and(|i| !i.compute.is_empty()),
             };
             if !there {
                 self.parts.metrics.partition_lost();
-                tracing::warn!(uid, device = device.decided.device, "a prepared device is gone; the next prepare makes it anew");
+                tracing::warn!(
+                    uid,
+                    device = device.decided.device,
+                    "a prepared device is gone; the next prepare makes it anew"
+                );
                 return Ok(());
             }
         }
@@ -105,7 +110,12 @@ impl Inner {
             return Ok(());
         }
         for (uid, entry) in &adopted {
-            tracing::warn!(uid, claim = entry.name, namespace = entry.namespace, "adopted from its decision record");
+            tracing::warn!(
+                uid,
+                claim = entry.name,
+                namespace = entry.namespace,
+                "adopted from its decision record"
+            );
         }
         let change = |entries: &mut Entries| -> io::Result<()> {
             for (uid, entry) in adopted {
@@ -127,7 +137,11 @@ impl Inner {
                 Target::Gpu { .. } if self.parts.cdi.exists(&uid) => Created::Nothing,
                 Target::Gpu { .. } => return None,
                 Target::Partition { gpu, .. } => {
-                    let unknown = DeviceEntry { decided: decided.clone(), target: target.clone(), created: Created::Intended };
+                    let unknown = DeviceEntry {
+                        decided: decided.clone(),
+                        target: target.clone(),
+                        created: Created::Intended,
+                    };
                     let instance = own_instance(inventory.gpu(gpu)?, &unknown)?;
                     let compute = instance.compute.first()?;
                     Created::Partition {

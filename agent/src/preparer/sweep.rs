@@ -55,7 +55,8 @@ impl Inner {
         if !due && gone_since.is_none_or(|since| now - since < GONE_FOR) {
             return Ok(());
         }
-        let claim = ClaimRef { namespace: entry.namespace.clone(), name: entry.name.clone(), uid: uid.to_owned() };
+        let claim =
+            ClaimRef { namespace: entry.namespace.clone(), name: entry.name.clone(), uid: uid.to_owned() };
         memory.looked_up.insert(uid.to_owned(), now);
         if self.is_live(&claim).await? {
             memory.gone_since.remove(uid);
@@ -70,7 +71,10 @@ impl Inner {
             if let Target::Gpu { gpu, .. } = &device.target
                 && self.gpu(gpu).await?.processes > 0
             {
-                return Err(Refusal::new("in-use", format_args!("claim {claim} is gone, but its GPU is in use")));
+                return Err(Refusal::new(
+                    "in-use",
+                    format_args!("claim {claim} is gone, but its GPU is in use"),
+                ));
             }
         }
         tracing::warn!(%claim, "the claim is gone and the kubelet has not unprepared it: taken back");

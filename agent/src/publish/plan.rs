@@ -39,8 +39,15 @@ pub(super) struct Plan {
 }
 
 /// Compares. Whatever differs moves the whole pool to its next generation, as the API demands.
-pub(super) fn plan(there: &Slices, written: &Written, pool: &Pool, node: &str, owner: &OwnerReference) -> Plan {
-    let generation = there.values().map(|slice| slice.spec.pool.generation).max().unwrap_or(0).max(written.generation);
+pub(super) fn plan(
+    there: &Slices,
+    written: &Written,
+    pool: &Pool,
+    node: &str,
+    owner: &OwnerReference,
+) -> Plan {
+    let generation =
+        there.values().map(|slice| slice.spec.pool.generation).max().unwrap_or(0).max(written.generation);
     let wanted = slices(pool, node, owner, generation);
     let names: Vec<&str> = wanted.iter().filter_map(|slice| slice.metadata.name.as_deref()).collect();
     let delete: Vec<String> = there.keys().filter(|name| !names.contains(&name.as_str())).cloned().collect();
@@ -82,7 +89,8 @@ mod tests {
     }
 
     fn planned(there: &Slices, written: &Written, pool: &Pool) -> Plan {
-        let owner = OwnerReference { kind: "Node".into(), name: "n".into(), uid: "u".into(), ..Default::default() };
+        let owner =
+            OwnerReference { kind: "Node".into(), name: "n".into(), uid: "u".into(), ..Default::default() };
         plan(there, written, pool, "n", &owner)
     }
 

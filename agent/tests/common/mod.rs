@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::resource::v1::{
-    AllocationResult, DeviceAllocationResult, DeviceRequestAllocationResult, ResourceClaim, ResourceClaimStatus,
+    AllocationResult, DeviceAllocationResult, DeviceRequestAllocationResult, ResourceClaim,
+    ResourceClaimStatus,
 };
 use nvml_emulator::{Emulator, GpuGroup, NodeDescription, Partition};
 use tempfile::TempDir;
@@ -44,7 +45,11 @@ impl Node {
         let emulator = Emulator::init(&root, &description).unwrap();
         // The library reads the node of the folder it lies in: several nodes in one process.
         let library = nvml_emulator::library_built_with(&std::env::current_exe().unwrap());
-        fs::copy(library.expect("the emulator's library is built with the tests"), root.join("libnvidia-ml.so.1")).unwrap();
+        fs::copy(
+            library.expect("the emulator's library is built with the tests"),
+            root.join("libnvidia-ml.so.1"),
+        )
+        .unwrap();
         fs::create_dir(root.join("claims")).unwrap();
         Self { root, emulator, switch: true, _folder: Some(folder) }
     }
@@ -163,26 +168,33 @@ impl Node {
     /// All partitions, by GPU.
     pub fn partitions(&self) -> Vec<(u32, Partition)> {
         let occupancy = self.emulator.occupancy().unwrap();
-        occupancy.into_iter().flat_map(|gpu| gpu.partitions.into_iter().map(move |p| (gpu.minor, p))).collect()
+        occupancy
+            .into_iter()
+            .flat_map(|gpu| gpu.partitions.into_iter().map(move |p| (gpu.minor, p)))
+            .collect()
     }
 
     /// The entries on disk.
     pub fn entries(&self) -> BTreeMap<String, Entry> {
-        let Ok(text) = fs::read_to_string(self.root.join("agent/journal.json")) else { return BTreeMap::new() };
+        let Ok(text) = fs::read_to_string(self.root.join("agent/journal.json")) else {
+            return BTreeMap::new();
+        };
         let document: serde_json::Value = serde_json::from_str(&text).unwrap();
         serde_json::from_value(document["claims"].clone()).unwrap()
     }
 
     /// What lies where: GPU, profile and first memory slice.
     pub fn placed(&self) -> Vec<String> {
-        let mut placed: Vec<_> = self.partitions().into_iter().map(|(minor, p)| (minor, p.start, p.profile)).collect();
+        let mut placed: Vec<_> =
+            self.partitions().into_iter().map(|(minor, p)| (minor, p.start, p.profile)).collect();
         placed.sort();
         placed.iter().map(|(minor, start, profile)| format!("{minor} {profile} {start}")).collect()
     }
 
     /// Names of the CDI specs.
     pub fn specs(&self) -> Vec<String> {
-        files(&self.root.join("cdi")).into_iter().filter(|name| name.ends_with(".json")).collect()
+        // Without the temporary file that a crash may leave: it starts with a dot.
+        files(&self.root.join("cdi")).into_iter().filter(|name| !name.starts_with('.')).collect()
     }
 
     /// UIDs of the claims whose end is recorded, one per record.
