@@ -3,7 +3,8 @@
 
 use anyhow::bail;
 use k8s_openapi::api::admissionregistration::v1::{
-    MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+    MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, ValidatingAdmissionPolicy,
+    ValidatingAdmissionPolicyBinding,
 };
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -20,8 +21,13 @@ use crate::cli::CheckArgs;
 use crate::client::{connect, words};
 
 /// The policies without which a tenant could take devices by itself.
-const VALIDATING: [&str; 5] =
-    ["pods.vingt.dev", "gate-removal.vingt.dev", "claim-metadata.vingt.dev", "claim-status.vingt.dev", "slices.vingt.dev"];
+const VALIDATING: [&str; 5] = [
+    "pods.vingt.dev",
+    "gate-removal.vingt.dev",
+    "claim-metadata.vingt.dev",
+    "claim-status.vingt.dev",
+    "slices.vingt.dev",
+];
 /// The policy that puts the gate on.
 const MUTATING: &str = "gate.vingt.dev";
 /// How old a renewal of the lease may be.
@@ -57,13 +63,16 @@ pub async fn check(args: CheckArgs) -> anyhow::Result<()> {
 type Finding = Result<String, String>;
 
 async fn kinds(client: &Client) -> Finding {
-    let wanted: Vec<String> =
-        ["trainingjobs", "inferencejobs", "tenants"].iter().map(|plural| format!("{plural}.{}", names::GROUP)).collect();
+    let wanted: Vec<String> = ["trainingjobs", "inferencejobs", "tenants"]
+        .iter()
+        .map(|plural| format!("{plural}.{}", names::GROUP))
+        .collect();
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for name in &wanted {
         let crd = api.get(name).await.map_err(|error| format!("{name}: {}", words(&error)))?;
         let conditions = crd.status.and_then(|status| status.conditions).unwrap_or_default();
-        if !conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True") {
+        if !conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True")
+        {
             return Err(format!("{name} is not established"));
         }
     }
@@ -91,20 +100,29 @@ async fn classes(client: &Client) -> Finding {
 
 async fn exists<K>(client: &Client, wanted: &[&str]) -> Finding
 where
-    K: kube::Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
+    K: kube::Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned,
 {
     let api: Api<K> = Api::all(client.clone());
     for name in wanted {
-        api.get_metadata(name).await.map_err(|error| format!("{} {name}: {}", K::kind(&()), words(&error)))?;
+        api.get_metadata(name)
+            .await
+            .map_err(|error| format!("{} {name}: {}", K::kind(&()), words(&error)))?;
     }
     Ok(wanted.join(", "))
 }
 
 async fn lease(client: &Client, namespace: &str, name: &str) -> Finding {
     let api: Api<Lease> = Api::namespaced(client.clone(), namespace);
-    let lease = api.get(name).await.map_err(|error| format!("lease {namespace}/{name}: {}", words(&error)))?;
+    let lease =
+        api.get(name).await.map_err(|error| format!("lease {namespace}/{name}: {}", words(&error)))?;
     let spec = lease.spec.unwrap_or_default();
-    let holder = spec.holder_identity.filter(|holder| !holder.is_empty()).ok_or("nobody holds the lease: no operator leads")?;
+    let holder = spec
+        .holder_identity
+        .filter(|holder| !holder.is_empty())
+        .ok_or("nobody holds the lease: no operator leads")?;
     let renewed = spec.renew_time.map_or(Timestamp::UNIX_EPOCH, |time| time.0);
     let age = Timestamp::now().duration_since(renewed);
     if age > RENEWED_WITHIN {
@@ -115,16 +133,20 @@ async fn lease(client: &Client, namespace: &str, name: &str) -> Finding {
 
 async fn agents(client: &Client, namespace: &str) -> Finding {
     let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
-    let daemons = api.get("vingt-agent").await.map_err(|error| format!("daemon set vingt-agent: {}", words(&error)))?;
+    let daemons =
+        api.get("vingt-agent").await.map_err(|error| format!("daemon set vingt-agent: {}", words(&error)))?;
     let status = daemons.status.unwrap_or_default();
     let (wanted, ready) = (status.desired_number_scheduled, status.number_ready);
     if ready < wanted {
-        return Err(format!("{ready} of {wanted} agents are ready: `kubectl -n {namespace} get pods` tells which"));
+        return Err(format!(
+            "{ready} of {wanted} agents are ready: `kubectl -n {namespace} get pods` tells which"
+        ));
     }
     let ours = ListParams::default().fields(&format!("spec.driver={}", names::DRIVER));
     let api: Api<ResourceSlice> = Api::all(client.clone());
     let slices = api.list(&ours).await.map_err(|error| words(&error))?;
-    let nodes: std::collections::BTreeSet<_> = slices.items.iter().filter_map(|slice| slice.spec.node_name.clone()).collect();
+    let nodes: std::collections::BTreeSet<_> =
+        slices.items.iter().filter_map(|slice| slice.spec.node_name.clone()).collect();
     if wanted > 0 && nodes.is_empty() {
         return Err("no node publishes GPUs: the agents' logs say why".to_owned());
     }

@@ -59,7 +59,8 @@ pub async fn cleanup(args: CleanupArgs) -> anyhow::Result<()> {
     let count = take_back_claims(&client).await?;
     println!("{count} claims lost their decision record");
 
-    let count = delete_all::<ResourceClaimTemplate>(&client, &made).await? + delete_all::<Service>(&client, &made).await?;
+    let count = delete_all::<ResourceClaimTemplate>(&client, &made).await?
+        + delete_all::<Service>(&client, &made).await?;
     println!("{count} claim templates and Services are deleted");
     Ok(())
 }
@@ -68,7 +69,8 @@ pub async fn cleanup(args: CleanupArgs) -> anyhow::Result<()> {
 async fn stop_operator(client: &Client, args: &CleanupArgs) -> anyhow::Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &args.namespace);
     let none = json!({"spec": {"replicas": 0}});
-    let scaled = deployments.patch_scale(&args.deployment, &PatchParams::default(), &Patch::Merge(&none)).await;
+    let scaled =
+        deployments.patch_scale(&args.deployment, &PatchParams::default(), &Patch::Merge(&none)).await;
     ignore_missing(scaled.map(|_| ())).context("the operator cannot be stopped")?;
     let leases: Api<Lease> = Api::namespaced(client.clone(), &args.namespace);
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -81,7 +83,11 @@ async fn stop_operator(client: &Client, args: &CleanupArgs) -> anyhow::Result<()
         if !held || until < Timestamp::now().as_second() {
             break;
         }
-        anyhow::ensure!(Instant::now() < deadline, "the operator does not stop: it still renews lease {}", args.lease_name);
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "the operator does not stop: it still renews lease {}",
+            args.lease_name
+        );
         sleep(PAUSE).await;
     }
     ignore_missing(leases.delete(&args.lease_name, &DeleteParams::default()).await.map(|_| ()))?;
@@ -93,10 +99,10 @@ async fn stop_operator(client: &Client, args: &CleanupArgs) -> anyhow::Result<()
 fn release(pod: &Pod) -> Option<Value> {
     let waiting = pod.annotations().contains_key(names::WAIT_REASON);
     let gates = pod.spec.as_ref()?.scheduling_gates.as_deref().unwrap_or_default();
-    let gated = gates.iter().any(|gate| gate.name == names::GATE);
+    let held = gates.iter().any(|gate| gate.name == names::GATE);
     let rest: Vec<_> = gates.iter().filter(|gate| gate.name != names::GATE).collect();
     let metadata = json!({"annotations": {names::WAIT_REASON: null}});
-    match (gated, waiting) {
+    match (held, waiting) {
         (true, _) => Some(json!({"metadata": metadata, "spec": {"schedulingGates": rest}})),
         (false, true) => Some(json!({"metadata": metadata})),
         (false, false) => None,
@@ -114,7 +120,9 @@ async fn wait_for_pods(client: &Client) -> anyhow::Result<()> {
                 break;
             }
             if Instant::now() > deadline {
-                println!("{left} pods of jobs have not left yet: their claims are freed by Kubernetes when they have");
+                println!(
+                    "{left} pods of jobs have not left yet: their claims are freed by Kubernetes when they have"
+                );
                 break;
             }
             sleep(PAUSE).await;
@@ -142,17 +150,24 @@ async fn take_back_claims(client: &Client) -> anyhow::Result<usize> {
         }
         let mut metadata = json!({"annotations": {names::DECISION: null}});
         if !used {
-            let rest: Vec<_> = claim.finalizers().iter().filter(|finalizer| *finalizer != names::CLAIM_FINALIZER).collect();
+            let rest: Vec<_> =
+                claim.finalizers().iter().filter(|finalizer| *finalizer != names::CLAIM_FINALIZER).collect();
             metadata["finalizers"] = json!(rest);
         }
-        ignore_missing(api.patch(&name, &params, &Patch::Merge(&json!({"metadata": metadata}))).await.map(|_| ()))?;
+        ignore_missing(
+            api.patch(&name, &params, &Patch::Merge(&json!({"metadata": metadata}))).await.map(|_| ()),
+        )?;
         count += 1;
     }
     Ok(count)
 }
 
 /// Patches every object that `patch` has something for.
-async fn patch_all<K>(client: &Client, params: &ListParams, patch: impl Fn(&K) -> Option<Value>) -> anyhow::Result<usize>
+async fn patch_all<K>(
+    client: &Client,
+    params: &ListParams,
+    patch: impl Fn(&K) -> Option<Value>,
+) -> anyhow::Result<usize>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {
@@ -171,7 +186,8 @@ where
             None => Api::all_with(client.clone(), &resource),
         };
         let patched = api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await;
-        ignore_missing(patched.map(|_| ())).with_context(|| format!("{kind} {}: cannot be patched", object.name_any()))?;
+        ignore_missing(patched.map(|_| ()))
+            .with_context(|| format!("{kind} {}: cannot be patched", object.name_any()))?;
         count += 1;
     }
     Ok(count)
@@ -180,7 +196,10 @@ where
 /// Deletes every object of the list, and what it owns after it.
 async fn delete_all<K>(client: &Client, params: &ListParams) -> anyhow::Result<usize>
 where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned,
 {
     let all: Api<K> = Api::all(client.clone());
     let objects = all.list_metadata(params).await?.items;
@@ -205,18 +224,24 @@ fn ignore_missing(result: kube::Result<()>) -> kube::Result<()> {
 mod tests {
     use super::*;
 
-    fn pod(spec: Value, annotations: Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p", "annotations": annotations}, "spec": spec})).unwrap()
+    fn pod(spec: &Value, annotations: &Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "p", "annotations": annotations}, "spec": spec}))
+            .unwrap()
     }
 
     #[test]
     fn a_waiting_pod_loses_our_gate_and_keeps_others() {
         let gates = json!([{"name": "other"}, {"name": "vingt.dev/admission"}]);
-        let patch = release(&pod(json!({"containers": [], "schedulingGates": gates}), json!({})));
+        let patch = release(&pod(&json!({"containers": [], "schedulingGates": gates}), &json!({})));
         assert_eq!(
             patch,
-            Some(json!({"metadata": {"annotations": {"vingt.dev/waiting": null}}, "spec": {"schedulingGates": [{"name": "other"}]}}))
+            Some(
+                json!({"metadata": {"annotations": {"vingt.dev/waiting": null}}, "spec": {"schedulingGates": [{"name": "other"}]}})
+            )
         );
-        assert_eq!(release(&pod(json!({"containers": [], "schedulingGates": [{"name": "other"}]}), json!({}))), None);
+        assert_eq!(
+            release(&pod(&json!({"containers": [], "schedulingGates": [{"name": "other"}]}), &json!({}))),
+            None
+        );
     }
 }

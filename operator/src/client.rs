@@ -12,7 +12,8 @@ pub async fn connect() -> anyhow::Result<Client> {
         Some(file) => Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
             .await
             .context("the file that KUBECONFIG names cannot be used")?,
-        None => Config::incluster().context("KUBECONFIG is not set, and this is not a pod with a service account")?,
+        None => Config::incluster()
+            .context("KUBECONFIG is not set, and this is not a pod with a service account")?,
     };
     config.connect_timeout = Some(Duration::from_secs(5));
     config.write_timeout = Some(Duration::from_secs(10));

@@ -27,16 +27,33 @@ impl Health {
 }
 
 /// Listens on `address` and answers until `stop` is cancelled.
-pub async fn serve(address: SocketAddr, health: Health, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn serve(
+    address: SocketAddr,
+    health: Health,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let readyz = move || {
         let ready = health.ready.load(Ordering::Relaxed);
-        async move { if ready { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "the caches are not filled yet\n") } }
+        async move {
+            if ready {
+                (StatusCode::OK, "ready\n")
+            } else {
+                (StatusCode::SERVICE_UNAVAILABLE, "the caches are not filled yet\n")
+            }
+        }
     };
     let text = move || {
         let text = metrics.text();
         async move { text.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string())) }
     };
-    let router = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readyz)).route("/metrics", get(text));
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await.context("the HTTP server failed")
+    let router = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(text));
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+        .context("the HTTP server failed")
 }

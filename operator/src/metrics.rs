@@ -39,7 +39,8 @@ impl Metrics {
             registry.register(Box::new(gauge.clone()))?;
             Ok(gauge)
         };
-        let build = gauges("vingt_build_info", "The version of the operator; always 1.", &["component", "version"])?;
+        let build =
+            gauges("vingt_build_info", "The version of the operator; always 1.", &["component", "version"])?;
         build.with_label_values(&["operator", env!("CARGO_PKG_VERSION")]).set(1);
         let leader = IntGauge::new("vingt_operator_leader", "Whether this process decides.")?;
         registry.register(Box::new(leader.clone()))?;
@@ -50,10 +51,18 @@ impl Metrics {
         Ok(Self {
             cycle_seconds,
             waiting: gauges("vingt_operator_waiting", "Jobs and pods that wait for devices.", &["tenant"])?,
-            used_units: gauges("vingt_tenant_used_units", "Units held by a tenant; 56 are one GPU.", &["tenant"])?,
+            used_units: gauges(
+                "vingt_tenant_used_units",
+                "Units held by a tenant; 56 are one GPU.",
+                &["tenant"],
+            )?,
             decisions: vec("vingt_operator_decisions_total", "Jobs and pods admitted.", &["kind"])?,
             take_backs: vec("vingt_operator_take_backs_total", "Jobs and pods taken back.", &["reason"])?,
-            writes: vec("vingt_operator_api_requests_total", "Requests to the API server.", &["kind", "result"])?,
+            writes: vec(
+                "vingt_operator_api_requests_total",
+                "Requests to the API server.",
+                &["kind", "result"],
+            )?,
             leader,
             registry,
         })

@@ -24,8 +24,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let client = connect().await?;
     // A candidate that waits is ready to take over; once it leads, it is ready when it sees everything.
     health.set_ready(true);
-    let identity = args.identity.unwrap_or_else(|| format!("{}-{}", vingt_crds::names::OPERATOR, std::process::id()));
-    let mut candidate = Candidate::enter(client.clone(), &args.namespace, &args.lease_name, &identity).await?;
+    let identity =
+        args.identity.unwrap_or_else(|| format!("{}-{}", vingt_crds::names::OPERATOR, std::process::id()));
+    let mut candidate =
+        Candidate::enter(client.clone(), &args.namespace, &args.lease_name, &identity).await?;
     tokio::select! {
         won = candidate.won() => won?,
         () = stop.cancelled() => {

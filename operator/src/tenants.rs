@@ -27,12 +27,14 @@ impl Tenancy {
     /// Finds out whose namespaces are whose. A namespace that several tenants
     /// select is the oldest one's; `own` is the operator's own namespace.
     pub fn of(world: &World, own: &str) -> Self {
-        let mut tenants: Vec<_> = world.tenants.iter().map(|(key, tenant)| (age(tenant), &key.name, tenant)).collect();
+        let mut tenants: Vec<_> =
+            world.tenants.iter().map(|(key, tenant)| (age(tenant), &key.name, tenant)).collect();
         tenants.sort_by_key(|(age, name, _)| (*age, *name));
         let mut tenancy = Self::default();
         for (_, name, tenant) in tenants {
             tenancy.namespaces.entry(name.clone()).or_default();
-            for (key, namespace) in world.namespaces.iter().filter(|(key, ns)| selects(tenant, &key.name, ns)) {
+            for (key, namespace) in world.namespaces.iter().filter(|(key, ns)| selects(tenant, &key.name, ns))
+            {
                 tenancy.take(&key.name, name, own, namespace.terminating);
             }
         }
@@ -112,19 +114,23 @@ mod tests {
 
     fn world() -> World {
         let mut world = World::default();
-        let namespace = |name: &str, team: &str| {
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "resourceVersion": "1", "labels": {"team": team}}})
-        };
+        let namespace = |name: &str, team: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "resourceVersion": "1", "labels": {"team": team}}});
         let tenant = |name: &str, made: &str, selector: serde_json::Value, limit: serde_json::Value| {
             json!({"apiVersion": "vingt.dev/v1alpha1", "kind": "Tenant",
                 "metadata": {"name": name, "resourceVersion": "1", "creationTimestamp": made},
                 "spec": {"namespaces": selector, "limitGPUs": limit}})
         };
-        list::<Namespace>(&mut world, [namespace("a", "x"), namespace("b", "y"), namespace("kube-system", "x"), namespace("op", "x")]);
-        list::<Tenant>(&mut world, [
-            tenant("young", "2026-02-01T00:00:00Z", json!({"names": ["a", "b"]}), json!(2)),
-            tenant("old", "2026-01-01T00:00:00Z", json!({"matchLabels": {"team": "x"}}), json!("2.5")),
-        ]);
+        list::<Namespace>(
+            &mut world,
+            [namespace("a", "x"), namespace("b", "y"), namespace("kube-system", "x"), namespace("op", "x")],
+        );
+        list::<Tenant>(
+            &mut world,
+            [
+                tenant("young", "2026-02-01T00:00:00Z", json!({"names": ["a", "b"]}), json!(2)),
+                tenant("old", "2026-01-01T00:00:00Z", json!({"matchLabels": {"team": "x"}}), json!("2.5")),
+            ],
+        );
         world
     }
 

@@ -7,7 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions,
+    PropagationPolicy,
+};
 use kube::{Api, Client};
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -104,7 +107,12 @@ impl Writer {
         self.patch::<V>(target, &Patch::Apply(object), &PatchParams::apply(names::OPERATOR).force()).await
     }
 
-    async fn patch<V: View>(&self, target: &Target, patch: &Patch<&Value>, params: &PatchParams) -> Result<Change, Failure> {
+    async fn patch<V: View>(
+        &self,
+        target: &Target,
+        patch: &Patch<&Value>,
+        params: &PatchParams,
+    ) -> Result<Change, Failure> {
         let api = self.api(target);
         let name = &target.key.name;
         let answer = self
@@ -153,7 +161,8 @@ impl Writer {
             preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
             ..DeleteParams::default()
         };
-        let deleted = self.insist(target, || async { api.delete(&target.key.name, &params).await.map(|_| ()) }).await;
+        let deleted =
+            self.insist(target, || async { api.delete(&target.key.name, &params).await.map(|_| ()) }).await;
         match deleted {
             Err(Failure::Stale) => Ok(()),
             other => other,
@@ -183,7 +192,11 @@ impl Writer {
     }
 
     /// Sends a request until there is an answer, [`ATTEMPTS`] times.
-    async fn insist<T, F: Future<Output = kube::Result<T>>>(&self, target: &Target, request: impl Fn() -> F) -> Result<T, Failure> {
+    async fn insist<T, F: Future<Output = kube::Result<T>>>(
+        &self,
+        target: &Target,
+        request: impl Fn() -> F,
+    ) -> Result<T, Failure> {
         let mut pause = Duration::from_millis(100);
         let mut attempt = 1;
         loop {
@@ -216,7 +229,8 @@ fn params() -> PatchParams {
 /// An object of the API as a change.
 pub(super) fn applied<V: View>(object: DynamicObject) -> Result<Change, Failure> {
     let (key, version) = (Key::of(&object.metadata), version(&object.metadata));
-    let view = V::parse(object).map_err(|error| Failure::Refused(format!("its answer does not parse: {error}")))?;
+    let view =
+        V::parse(object).map_err(|error| Failure::Refused(format!("its answer does not parse: {error}")))?;
     Ok(V::change(Delta::Applied(key, version, Arc::new(view))))
 }
 

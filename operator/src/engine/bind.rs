@@ -5,8 +5,8 @@
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::resource::v1::{
-    AllocationResult, DeviceAllocationConfiguration, DeviceAllocationResult, DeviceClass, DeviceRequestAllocationResult,
-    ResourceClaim, ResourceClaimConsumerReference,
+    AllocationResult, DeviceAllocationConfiguration, DeviceAllocationResult, DeviceClass,
+    DeviceRequestAllocationResult, ResourceClaim, ResourceClaimConsumerReference,
 };
 use serde_json::{Value, json};
 use vingt_crds::{DecisionRecord, names};
@@ -33,7 +33,13 @@ pub struct BindClaim {
 
 impl BindClaim {
     /// What is still to be written of `record` to `claim`, for the use of `pod`.
-    pub fn new(key: &Key, claim: &Claim, record: DecisionRecord, pod: (&Key, &Pod), classes: &Cache<DeviceClass>) -> Self {
+    pub fn new(
+        key: &Key,
+        claim: &Claim,
+        record: DecisionRecord,
+        pod: (&Key, &Pod),
+        classes: &Cache<DeviceClass>,
+    ) -> Self {
         Self {
             key: key.clone(),
             uid: claim.uid.clone(),
@@ -81,7 +87,8 @@ pub struct OpenGate {
 impl OpenGate {
     /// Takes the gate off `pod` and pins it to `node`.
     pub fn pinned(key: &Key, pod: &Pod, node: &str) -> Self {
-        let required = pod.scheduling.as_ref().map(|scheduling| scheduling.required.as_slice()).unwrap_or_default();
+        let required =
+            pod.scheduling.as_ref().map(|scheduling| scheduling.required.as_slice()).unwrap_or_default();
         let mut patch = open(pod);
         patch["spec"]["affinity"] = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
             {"nodeSelectorTerms": pin(required, node)}}});
@@ -95,7 +102,8 @@ impl OpenGate {
 }
 
 fn open(pod: &Pod) -> Value {
-    let gates: Vec<Value> = pod.gates.iter().filter(|gate| *gate != names::GATE).map(|gate| json!({"name": gate})).collect();
+    let gates: Vec<Value> =
+        pod.gates.iter().filter(|gate| *gate != names::GATE).map(|gate| json!({"name": gate})).collect();
     let mut metadata = json!({"uid": pod.uid, "resourceVersion": pod.version});
     if !pod.waiting().is_empty() {
         metadata["annotations"] = json!({names::WAIT_REASON: null});
@@ -121,7 +129,12 @@ fn pin(required: &[core::NodeSelectorTerm], node: &str) -> Vec<core::NodeSelecto
 }
 
 fn consumer(key: &Key, uid: &str) -> ResourceClaimConsumerReference {
-    ResourceClaimConsumerReference { api_group: None, name: key.name.clone(), resource: "pods".to_owned(), uid: uid.to_owned() }
+    ResourceClaimConsumerReference {
+        api_group: None,
+        name: key.name.clone(),
+        resource: "pods".to_owned(),
+        uid: uid.to_owned(),
+    }
 }
 
 /// The allocation of what `record` decided, with everything that the stock
@@ -129,7 +142,9 @@ fn consumer(key: &Key, uid: &str) -> ResourceClaimConsumerReference {
 pub fn allocation(claim: &Claim, record: &DecisionRecord, classes: &Cache<DeviceClass>) -> AllocationResult {
     let devices = claim.spec.devices.clone().unwrap_or_default();
     let requests = devices.requests.unwrap_or_default();
-    let request = |name: &str| requests.iter().find(|request| request.name == name).and_then(|request| request.exactly.as_ref());
+    let request = |name: &str| {
+        requests.iter().find(|request| request.name == name).and_then(|request| request.exactly.as_ref())
+    };
     let result = |decided: &vingt_crds::DecidedDevice| DeviceRequestAllocationResult {
         driver: names::DRIVER.to_owned(),
         pool: decided.pool.clone(),
@@ -140,7 +155,10 @@ pub fn allocation(claim: &Claim, record: &DecisionRecord, classes: &Cache<Device
     };
     let mut config = Vec::new();
     for request in &requests {
-        let class = request.exactly.as_ref().and_then(|exactly| classes.get(&Key::new("", &exactly.device_class_name)));
+        let class = request
+            .exactly
+            .as_ref()
+            .and_then(|exactly| classes.get(&Key::new("", &exactly.device_class_name)));
         let of_class = class.and_then(|class| class.spec.as_ref()?.config.clone());
         config.extend(of_class.into_iter().flatten().map(|config| DeviceAllocationConfiguration {
             opaque: config.opaque,
@@ -165,7 +183,11 @@ pub fn allocation(claim: &Claim, record: &DecisionRecord, classes: &Cache<Device
 
 /// Writes the claims of one decision: all records, then all allocations. What
 /// was written is in `changes`, also when something fails.
-pub async fn write_claims(writer: &Writer, claims: Vec<BindClaim>, changes: &mut Vec<Change>) -> Result<(), Failure> {
+pub async fn write_claims(
+    writer: &Writer,
+    claims: Vec<BindClaim>,
+    changes: &mut Vec<Change>,
+) -> Result<(), Failure> {
     let recorded = all(claims.into_iter().map(|claim| record(writer, claim))).await;
     let mut claims = Vec::with_capacity(recorded.len());
     let mut failed = None;
@@ -191,7 +213,10 @@ async fn all<T>(writes: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T>
 }
 
 /// Keeps what was written; fails if anything did.
-fn keep(results: impl Iterator<Item = Result<Change, Failure>>, changes: &mut Vec<Change>) -> Result<(), Failure> {
+fn keep(
+    results: impl Iterator<Item = Result<Change, Failure>>,
+    changes: &mut Vec<Change>,
+) -> Result<(), Failure> {
     let mut failed = Ok(());
     for result in results {
         match result {
@@ -237,7 +262,11 @@ async fn allocate(writer: &Writer, claim: BindClaim) -> Result<Option<Change>, F
 }
 
 /// Adds reservations.
-pub async fn write_shares(writer: &Writer, shares: Vec<Share>, changes: &mut Vec<Change>) -> Result<(), Failure> {
+pub async fn write_shares(
+    writer: &Writer,
+    shares: Vec<Share>,
+    changes: &mut Vec<Change>,
+) -> Result<(), Failure> {
     for share in shares {
         if let Some(patch) = share.patch {
             changes.push(writer.merge::<Claim>(&Target::status::<ResourceClaim>(&share.key), &patch).await?);
@@ -247,8 +276,14 @@ pub async fn write_shares(writer: &Writer, shares: Vec<Share>, changes: &mut Vec
 }
 
 /// Takes gates off.
-pub async fn open_gates(writer: &Writer, gates: Vec<OpenGate>, changes: &mut Vec<Change>) -> Result<(), Failure> {
-    let open = |gate: OpenGate| async move { writer.merge::<Pod>(&Target::object::<core::Pod>(&gate.key), &gate.patch).await };
+pub async fn open_gates(
+    writer: &Writer,
+    gates: Vec<OpenGate>,
+    changes: &mut Vec<Change>,
+) -> Result<(), Failure> {
+    let open = |gate: OpenGate| async move {
+        writer.merge::<Pod>(&Target::object::<core::Pod>(&gate.key), &gate.patch).await
+    };
     keep(all(gates.into_iter().map(open)).await.into_iter(), changes)
 }
 
@@ -289,7 +324,8 @@ pub async fn undo(writer: &Writer, claims: Vec<Undo>, changes: &mut Vec<Change>)
             }
             changes.push(change);
         }
-        let finalizers: Vec<_> = claim.finalizers.iter().filter(|finalizer| *finalizer != names::CLAIM_FINALIZER).collect();
+        let finalizers: Vec<_> =
+            claim.finalizers.iter().filter(|finalizer| *finalizer != names::CLAIM_FINALIZER).collect();
         let patch = json!({"metadata": {
             "uid": claim.uid,
             "resourceVersion": claim.version,

@@ -65,14 +65,17 @@ impl Engine {
     }
 
     fn admit(&mut self, picture: &Picture, plan: &Plan, gangs: &mut [Tracked], now_ms: i64) {
-        let by_key: BTreeMap<Key, usize> = gangs.iter().enumerate().map(|(at, gang)| (gang.key().clone(), at)).collect();
+        let by_key: BTreeMap<Key, usize> =
+            gangs.iter().enumerate().map(|(at, gang)| (gang.key().clone(), at)).collect();
         for admission in &plan.admissions {
             let workload = &picture.snapshot.waiting[admission.workload];
             match &picture.subjects[admission.workload] {
-                Subject::Pod(key, needs) => self.admit_pod(key, needs, admission, workload, &picture.snapshot, now_ms),
+                Subject::Pod(key, needs) => {
+                    self.admit_pod(key, needs, admission, workload, &picture.snapshot, now_ms);
+                }
                 Subject::Gang(key) => {
                     if let Some(gang) = by_key.get(key).and_then(|at| gangs.get_mut(*at)) {
-                        self.admit_gang(gang, admission, workload, &picture.snapshot);
+                        gang.admit(admission, workload, &picture.snapshot);
                     }
                 }
             }

@@ -14,7 +14,8 @@ pub struct Events {
 impl Events {
     /// Publishes as the operator's process `identity`.
     pub fn new(writer: &Writer, identity: String) -> Self {
-        let reporter = Reporter { controller: vingt_crds::names::OPERATOR.to_owned(), instance: Some(identity) };
+        let reporter =
+            Reporter { controller: vingt_crds::names::OPERATOR.to_owned(), instance: Some(identity) };
         Self { recorder: Recorder::new(writer.client().clone(), reporter) }
     }
 

@@ -45,13 +45,51 @@ impl Tracked {
     pub(super) fn key(&self) -> &Key {
         &self.key
     }
+
+    /// Takes the plan for it.
+    pub(super) fn admit(&mut self, admission: &Admission, workload: &Workload, snapshot: &Snapshot) {
+        let mut pending = Pending { tenant: workload.tenant.clone(), pods: vec![] };
+        let mut assignments = Vec::with_capacity(admission.pods.len());
+        for (worker, placement) in (0..).zip(&admission.pods) {
+            let node = &snapshot.nodes[placement.node.0 as usize].name;
+            let name = |at: &vingt_core::model::DeviceIndex| {
+                snapshot.gpus[at.gpu.0 as usize].devices[usize::from(at.device)].name.clone()
+            };
+            let devices: Vec<String> = placement.devices.iter().flatten().map(name).collect();
+            let decided = |device: &String| DecidedDevice {
+                request: "gpu".into(),
+                pool: node.clone(),
+                device: device.clone(),
+            };
+            assignments.push(Assignment {
+                worker,
+                node: node.clone(),
+                devices: devices.iter().map(decided).collect(),
+            });
+            pending.pods.push(PendingPod {
+                pod: None,
+                node: node.clone(),
+                devices,
+                requests: workload.shape.resources.clone(),
+            });
+        }
+        self.record = Record::Admit(assignments);
+        self.pending = Some(pending);
+    }
 }
 
 impl Engine {
     /// Finds out how far every gang is; those in the queue are entered into the picture.
-    pub(super) fn track_gangs(&mut self, picture: &mut Picture, tenancy: &Tenancy, members: &Members, now_ms: i64) -> Vec<Tracked> {
+    pub(super) fn track_gangs(
+        &mut self,
+        picture: &mut Picture,
+        tenancy: &Tenancy,
+        members: &Members,
+        now_ms: i64,
+    ) -> Vec<Tracked> {
         let holders = Holders::of(&self.world);
-        let jobs: Vec<_> = self.world.training_jobs.iter().map(|(key, job)| (key.clone(), job.clone())).collect();
+        let jobs: Vec<_> =
+            self.world.training_jobs.iter().map(|(key, job)| (key.clone(), job.clone())).collect();
         let mut tracked = Vec::with_capacity(jobs.len());
         for (key, job) in jobs {
             if self.pending.contains_key(&gang_workload(&key)) {
@@ -96,7 +134,8 @@ impl Engine {
         let pod = spec.template.parse().ok().and_then(|template| template.spec).unwrap_or_default();
         let no_status = vingt_crds::TrainingJobStatus::default();
         let status = it.job.status.as_ref().unwrap_or(&no_status);
-        let evicted = facts::condition(&status.conditions, ConditionType::Evicted).filter(|evicted| evicted.status == "True");
+        let evicted = facts::condition(&status.conditions, ConditionType::Evicted)
+            .filter(|evicted| evicted.status == "True");
         let not_before_ms = evicted.filter(|_| status.withdrawals > 0).map_or(0, |evicted| {
             not_before_ms(status.withdrawals, evicted.last_transition_time.0.as_millisecond())
         });
@@ -104,7 +143,8 @@ impl Engine {
             self.look_again_at_ms(not_before_ms);
         }
         let created = || it.job.metadata.creation_timestamp.as_ref();
-        let queued_ms = status.waiting_since.as_ref().or_else(created).map_or(now_ms, |time| time.0.as_millisecond());
+        let queued_ms =
+            status.waiting_since.as_ref().or_else(created).map_or(now_ms, |time| time.0.as_millisecond());
         Ok(Some(Workload {
             key: gang_workload(&it.key),
             tenant: tenant.to_owned(),
@@ -132,9 +172,11 @@ impl Engine {
         if let Some((_, Some(refusal))) = known {
             return Err(Record::Invalid(refusal.clone()));
         }
-        let protected = it.job.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == names::JOB_FINALIZER);
+        let protected =
+            it.job.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == names::JOB_FINALIZER);
         // That it was queued in this form before is written in its status.
-        let conditions = it.job.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let conditions =
+            it.job.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
         let queued = facts::condition(conditions, ConditionType::QuotaReserved).is_some_and(|condition| {
             condition.observed_generation == generation && condition.reason != INVALID
         });
@@ -149,7 +191,9 @@ impl Engine {
             self.start_check(workload, (uid, generation), |writer| async move {
                 writer.would_create(&target, &object).await?;
                 match patch {
-                    Some(patch) => Ok(vec![writer.merge::<TrainingJob>(&Target::object::<TrainingJob>(&key), &patch).await?]),
+                    Some(patch) => Ok(vec![
+                        writer.merge::<TrainingJob>(&Target::object::<TrainingJob>(&key), &patch).await?,
+                    ]),
                     None => Ok(vec![]),
                 }
             });
@@ -157,31 +201,14 @@ impl Engine {
         Ok(false)
     }
 
-    /// Takes a plan for a gang.
-    pub(super) fn admit_gang(&self, it: &mut Tracked, admission: &Admission, workload: &Workload, snapshot: &Snapshot) {
-        let mut pending = Pending { tenant: workload.tenant.clone(), pods: vec![] };
-        let mut assignments = Vec::with_capacity(admission.pods.len());
-        for (worker, placement) in (0..).zip(&admission.pods) {
-            let node = &snapshot.nodes[placement.node.0 as usize].name;
-            let name = |at: &vingt_core::model::DeviceIndex| {
-                snapshot.gpus[at.gpu.0 as usize].devices[usize::from(at.device)].name.clone()
-            };
-            let devices: Vec<String> = placement.devices.iter().flatten().map(name).collect();
-            let decided = |device: &String| DecidedDevice { request: "gpu".into(), pool: node.clone(), device: device.clone() };
-            assignments.push(Assignment { worker, node: node.clone(), devices: devices.iter().map(decided).collect() });
-            pending.pods.push(PendingPod {
-                pod: None,
-                node: node.clone(),
-                devices,
-                requests: workload.shape.resources.clone(),
-            });
-        }
-        it.record = Record::Admit(assignments);
-        it.pending = Some(pending);
-    }
-
     /// Carries out what follows for one gang.
-    pub(super) fn follow_gang(&mut self, mut it: Tracked, waits: Option<&String>, tenancy: &Tenancy, now_ms: i64) {
+    pub(super) fn follow_gang(
+        &mut self,
+        mut it: Tracked,
+        waits: Option<&String>,
+        tenancy: &Tenancy,
+        now_ms: i64,
+    ) {
         match it.step {
             GangStep::Queue => {
                 if let (Record::Nothing, Some(why)) = (&it.record, waits) {
@@ -228,18 +255,28 @@ impl Engine {
         let target = Target::object::<batch::Job>(&key);
         let current = self.world.jobs.get(&key).map(|job| job.uid.clone()).unwrap_or_default();
         match it.step {
-            GangStep::CreateJob => self.start(workload, |writer| async move { create(&writer, &key, &job).await }),
+            GangStep::CreateJob => {
+                self.start(workload, |writer| async move { create(&writer, &key, &job).await });
+            }
             GangStep::Resume | GangStep::Suspend => {
-                let patch = json!({"metadata": {"uid": current}, "spec": {"suspend": it.step == GangStep::Suspend}});
+                let patch =
+                    json!({"metadata": {"uid": current}, "spec": {"suspend": it.step == GangStep::Suspend}});
                 self.start(workload, |writer| async move { one(writer.merge::<Job>(&target, &patch).await) });
             }
-            GangStep::DeleteJob => self.start(workload, |writer| async move { (vec![], writer.delete(&target, &current).await) }),
+            GangStep::DeleteJob => {
+                self.start(
+                    workload,
+                    |writer| async move { (vec![], writer.delete(&target, &current).await) },
+                );
+            }
             GangStep::Bind => self.bind_gang(it, workload),
             GangStep::Ungate => self.open_gang(it, workload),
             GangStep::Release => {
                 let patch = remove_finalizer(&job);
                 let target = Target::object::<TrainingJob>(&key);
-                self.start(workload, |writer| async move { one(writer.merge::<TrainingJob>(&target, &patch).await) });
+                self.start(workload, |writer| async move {
+                    one(writer.merge::<TrainingJob>(&target, &patch).await)
+                });
             }
             _ => {}
         }
@@ -251,9 +288,16 @@ impl Engine {
         let mut claims = Vec::new();
         for GatedWorker { pod: pod_key, index, claim } in &it.gang.gated {
             let Some((claim_key, ClaimState::Undecided | ClaimState::Recorded)) = claim else { continue };
-            let (Some(pod), Some(claim)) = (self.world.pods.get(pod_key), self.world.claims.get(claim_key)) else { return };
-            let Some(assignment) = status.assignments.iter().find(|assignment| assignment.worker == *index) else { return };
-            let units = assignment.devices.iter().filter_map(|device| self.layout.find(&device.pool, &device.device));
+            let (Some(pod), Some(claim)) = (self.world.pods.get(pod_key), self.world.claims.get(claim_key))
+            else {
+                return;
+            };
+            let Some(assignment) = status.assignments.iter().find(|assignment| assignment.worker == *index)
+            else {
+                return;
+            };
+            let units =
+                assignment.devices.iter().filter_map(|device| self.layout.find(&device.pool, &device.device));
             let record = DecisionRecord {
                 version: DecisionRecord::VERSION,
                 claim: claim.uid.clone(),
@@ -285,7 +329,11 @@ impl Engine {
         let mut touched = Vec::new();
         for worker in &it.gang.gated {
             let Some(pod) = self.world.pods.get(&worker.pod) else { return };
-            let Some(assignment) = status.assignments.iter().find(|assignment| assignment.worker == worker.index) else { return };
+            let Some(assignment) =
+                status.assignments.iter().find(|assignment| assignment.worker == worker.index)
+            else {
+                return;
+            };
             gates.push(OpenGate::pinned(&worker.pod, pod, &assignment.node));
             touched.push(worker.pod.clone());
         }
@@ -344,7 +392,12 @@ impl Engine {
         }
     }
 
-    fn announce_gang(&self, it: &Tracked, old: &vingt_crds::TrainingJobStatus, new: &vingt_crds::TrainingJobStatus) {
+    fn announce_gang(
+        &self,
+        it: &Tracked,
+        old: &vingt_crds::TrainingJobStatus,
+        new: &vingt_crds::TrainingJobStatus,
+    ) {
         match &it.record {
             Record::Admit(_) => self.metrics.decisions.with_label_values(&["TrainingJob"]).inc(),
             Record::Withdraw { reason, .. } => {
@@ -391,7 +444,10 @@ async fn create(writer: &Writer, key: &Key, job: &TrainingJob) -> (Vec<Change>, 
     let result = async {
         let template_key = Key::new(&key.namespace, &claim_template_name(&key.name));
         let target = Target::object::<ResourceClaimTemplate>(&template_key);
-        changes.push(ensure::<Owned<TemplateKind>>(writer, &target, &parent.claim_template(&job.spec.gpu), &uid).await?);
+        changes.push(
+            ensure::<Owned<TemplateKind>>(writer, &target, &parent.claim_template(&job.spec.gpu), &uid)
+                .await?,
+        );
         let target = Target::object::<core::Service>(key);
         changes.push(ensure::<Owned<ServiceKind>>(writer, &target, &parent.service(None), &uid).await?);
         let object = objects::job(job).map_err(Failure::Refused)?;

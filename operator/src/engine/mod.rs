@@ -27,8 +27,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use api::{Failure, Writer};
 use api::Target;
+pub use api::{Failure, Writer};
 
 use crate::metrics::Metrics;
 use crate::snapshot::layout::Layout;
@@ -177,7 +177,8 @@ impl Engine {
             }
         }
         tracing::info!(writes = self.tasks.len(), "stopping: the writes under way are finished");
-        let drained = tokio::time::timeout(DRAIN, async { while self.tasks.join_next().await.is_some() {} }).await;
+        let drained =
+            tokio::time::timeout(DRAIN, async { while self.tasks.join_next().await.is_some() {} }).await;
         if drained.is_err() {
             tracing::warn!("some writes did not finish in time");
         }
@@ -251,7 +252,9 @@ impl Engine {
         // What has changed is looked at anew at once; what is refused will be refused again for a while.
         let pause = match failure {
             Failure::Stale => Duration::from_millis(50 << times.min(6)),
-            Failure::Refused(_) | Failure::Invalid(_) | Failure::Unknown(_) => Duration::from_secs(1 << times.min(6)),
+            Failure::Refused(_) | Failure::Invalid(_) | Failure::Unknown(_) => {
+                Duration::from_secs(1 << times.min(6))
+            }
         };
         if matches!(failure, Failure::Stale) {
             tracing::debug!(%object, "changed meanwhile; it is looked at anew");
@@ -312,8 +315,13 @@ impl Engine {
 
     /// Starts to carry a decision out by a write to `object`; it holds what it
     /// decided meanwhile.
-    fn start_decision<F>(&mut self, workload: String, object: String, decision: Pending, write: impl FnOnce(Writer) -> F)
-    where
+    fn start_decision<F>(
+        &mut self,
+        workload: String,
+        object: String,
+        decision: Pending,
+        write: impl FnOnce(Writer) -> F,
+    ) where
         F: Future<Output = Written> + Send + 'static,
     {
         self.pending.insert(workload.clone(), decision);
@@ -354,7 +362,12 @@ type Written = (Vec<Change>, Result<(), Failure>);
 
 /// Makes an object unless it is there already; one of that name that belongs to
 /// somebody else is left alone.
-async fn ensure<V: View>(writer: &Writer, target: &Target, object: &Value, owner_uid: &str) -> Result<Change, Failure> {
+async fn ensure<V: View>(
+    writer: &Writer,
+    target: &Target,
+    object: &Value,
+    owner_uid: &str,
+) -> Result<Change, Failure> {
     match writer.create::<V>(target, object).await {
         Err(Failure::Stale) => {}
         other => return other,

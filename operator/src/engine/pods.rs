@@ -122,7 +122,8 @@ impl Engine {
             let Some(claim) = self.world.claims.get(claim_key) else { return };
             shares.push(Share::new(claim_key, claim, (key, pod)));
         }
-        let devices = binding.claims.iter().flat_map(|(_, record)| record.devices.iter().map(|d| d.device.clone()));
+        let devices =
+            binding.claims.iter().flat_map(|(_, record)| record.devices.iter().map(|d| d.device.clone()));
         let tenant = binding.claims.first().map(|(_, record)| record.tenant.clone()).unwrap_or_default();
         let decision = Pending {
             tenant,
@@ -133,9 +134,15 @@ impl Engine {
                 requests: pod.requests.clone(),
             }],
         };
-        let writes = PodWrites { claims, shares, gate: OpenGate::pinned(key, pod, &binding.node), pod: key.clone() };
+        let writes =
+            PodWrites { claims, shares, gate: OpenGate::pinned(key, pod, &binding.node), pod: key.clone() };
         tracing::info!(pod = %key, node = %binding.node, "admitted");
-        self.events.normal(pod_reference(key, pod), "Admitted", "Admit", &format!("devices on node {} are allocated", binding.node));
+        self.events.normal(
+            pod_reference(key, pod),
+            "Admitted",
+            "Admit",
+            &format!("devices on node {} are allocated", binding.node),
+        );
         self.told.remove(&workload);
         self.start_decision(workload.clone(), workload, decision, |writer| writes.run(writer));
     }
@@ -162,7 +169,8 @@ impl Engine {
         if !self.free(&workload) {
             return;
         }
-        let undo = |claim_key: &Key| self.world.claims.get(claim_key).map(|claim| Undo::new(claim_key, claim));
+        let undo =
+            |claim_key: &Key| self.world.claims.get(claim_key).map(|claim| Undo::new(claim_key, claim));
         let undos: Vec<Undo> = claims.iter().filter_map(undo).collect();
         tracing::info!(pod = %key, claims = undos.len(), "a decision that cannot be completed is taken back");
         self.metrics.take_backs.with_label_values(&["incomplete"]).inc();

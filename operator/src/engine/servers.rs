@@ -25,8 +25,15 @@ use crate::world::{Change, Deployment, Key, Owned, ServiceKind, TemplateKind, Vi
 
 impl Engine {
     /// Looks after all servers; `waits` says why pods wait.
-    pub(super) fn follow_servers(&mut self, tenancy: &Tenancy, members: &Members, waits: &BTreeMap<Key, String>, now: Timestamp) {
-        let jobs: Vec<_> = self.world.inference_jobs.iter().map(|(key, job)| (key.clone(), job.clone())).collect();
+    pub(super) fn follow_servers(
+        &mut self,
+        tenancy: &Tenancy,
+        members: &Members,
+        waits: &BTreeMap<Key, String>,
+        now: Timestamp,
+    ) {
+        let jobs: Vec<_> =
+            self.world.inference_jobs.iter().map(|(key, job)| (key.clone(), job.clone())).collect();
         for (key, job) in jobs.into_iter().filter(|(_, job)| job.metadata.deletion_timestamp.is_none()) {
             let tenant = tenancy.tenant(&key.namespace);
             let object = format!("InferenceJob/{key}");
@@ -42,7 +49,7 @@ impl Engine {
             let invalid = deployment.err().or(refusal);
             let known = self.replicas(&key, members, waits);
             let status = server::next(&job, &known, tenant, invalid.as_deref(), homeless.as_deref(), now);
-            self.tell_server(&key, &job, status);
+            self.tell_server(&key, &job, &status);
         }
     }
 
@@ -56,21 +63,24 @@ impl Engine {
                 && deployment.replicas == wanted
                 && deployment.marks.get(GENERATION) == Some(&generation)
         });
-        let service = self.world.services.get(key).filter(|s| s.owner.as_ref().is_some_and(|owner| owner.uid == uid));
+        let service =
+            self.world.services.get(key).filter(|s| s.owner.as_ref().is_some_and(|owner| owner.uid == uid));
         let service = match (job.spec.port, service) {
             (Some(_), Some(service)) => service.marks.get(GENERATION) == Some(&generation),
             (None, None) => true,
             _ => false,
         };
-        let template = self.world.templates.get(&Key::new(&key.namespace, &claim_template_name(&key.name))).is_some();
+        let template =
+            self.world.templates.get(&Key::new(&key.namespace, &claim_template_name(&key.name))).is_some();
         let deleting = self.world.deployments.get(key).is_some_and(|deployment| deployment.deleting);
-        !(deployment && service && template) && !deleting
+        !(deleting || deployment && service && template)
     }
 
     fn write_server(&mut self, object: String, key: &Key, job: &Arc<InferenceJob>, deployment: Value) {
         let (key, job) = (key.clone(), job.clone());
         let uid = job.metadata.uid.clone().unwrap_or_default();
-        let service_uid = self.world.services.get(&key).filter(|s| s.owner.as_ref().is_some_and(|owner| owner.uid == uid));
+        let service_uid =
+            self.world.services.get(&key).filter(|s| s.owner.as_ref().is_some_and(|owner| owner.uid == uid));
         let superfluous = service_uid.filter(|_| job.spec.port.is_none()).map(|service| service.uid.clone());
         self.start(object, |writer| async move {
             let mut changes = Vec::new();
@@ -78,10 +88,21 @@ impl Engine {
                 let parent = Parent::inference(&job);
                 let template_key = Key::new(&key.namespace, &claim_template_name(&key.name));
                 let target = Target::object::<ResourceClaimTemplate>(&template_key);
-                changes.push(ensure::<Owned<TemplateKind>>(&writer, &target, &parent.claim_template(&job.spec.gpu), &uid).await?);
+                changes.push(
+                    ensure::<Owned<TemplateKind>>(
+                        &writer,
+                        &target,
+                        &parent.claim_template(&job.spec.gpu),
+                        &uid,
+                    )
+                    .await?,
+                );
                 let target = Target::object::<core::Service>(&key);
                 if let Some(port) = job.spec.port {
-                    changes.push(apply::<Owned<ServiceKind>>(&writer, &target, &parent.service(Some(port)), &uid).await?);
+                    changes.push(
+                        apply::<Owned<ServiceKind>>(&writer, &target, &parent.service(Some(port)), &uid)
+                            .await?,
+                    );
                 } else if let Some(uid) = superfluous {
                     writer.delete(&target, &uid).await?;
                 }
@@ -103,24 +124,31 @@ impl Engine {
             known.nodes.extend(pod.node.clone());
             if pod.gated() {
                 known.gated += 1;
-                let why = waits.get(pod_key).cloned().or_else(|| Some(pod.waiting().to_owned()).filter(|why| !why.is_empty()));
+                let why = waits
+                    .get(pod_key)
+                    .cloned()
+                    .or_else(|| Some(pod.waiting().to_owned()).filter(|why| !why.is_empty()));
                 known.why = known.why.take().or(why);
             } else if let Some((message, _)) = &pod.unschedulable
                 && pod.node.is_none()
             {
-                known.why = known.why.take().or_else(|| Some(format!("kube-scheduler cannot place a replica: {message}")));
+                known.why = known
+                    .why
+                    .take()
+                    .or_else(|| Some(format!("kube-scheduler cannot place a replica: {message}")));
             }
         }
         known
     }
 
-    fn tell_server(&mut self, key: &Key, job: &Arc<InferenceJob>, new: vingt_crds::InferenceJobStatus) {
+    fn tell_server(&mut self, key: &Key, job: &Arc<InferenceJob>, new: &vingt_crds::InferenceJobStatus) {
         let old = job.status.clone().unwrap_or_default();
-        if Some(&new) == job.status.as_ref() {
+        if Some(new) == job.status.as_ref() {
             return;
         }
         let object = format!("InferenceJob/{key}/status");
-        let only_words = old.state == new.state && old.ready == new.ready && !old.state.is_empty() && old.why != new.why;
+        let only_words =
+            old.state == new.state && old.ready == new.ready && !old.state.is_empty() && old.why != new.why;
         if !self.free(&object) || (only_words && !self.may_tell(&object, &new.why, false)) {
             return;
         }
@@ -134,7 +162,11 @@ impl Engine {
                 uid: job.metadata.uid.clone(),
                 ..core::ObjectReference::default()
             };
-            let note = if new.why.is_empty() { format!("{} replicas are ready", new.ready) } else { new.why.clone() };
+            let note = if new.why.is_empty() {
+                format!("{} replicas are ready", new.ready)
+            } else {
+                new.why.clone()
+            };
             if matches!(new.state.as_str(), "Running" | "Starting" | "Suspended") {
                 self.events.normal(about, &new.state, "Reconcile", &note);
             } else {

@@ -27,7 +27,9 @@ impl Engine {
     pub(super) fn sweep_claims(&mut self) {
         let pods = self.world.pods.iter().filter(|(_, pod)| !pod.ended);
         let used: BTreeSet<Key> = pods
-            .flat_map(|(key, pod)| pod.claims.iter().filter_map(|claim| Some(Key::new(&key.namespace, claim.claim.as_ref()?))))
+            .flat_map(|(key, pod)| {
+                pod.claims.iter().filter_map(|claim| Some(Key::new(&key.namespace, claim.claim.as_ref()?)))
+            })
             .collect();
         let orphans: Vec<(Key, Arc<Claim>)> = self
             .world
@@ -57,7 +59,10 @@ impl Engine {
 
     fn orphaned(&self, key: &Key, claim: &Claim, used: &BTreeSet<Key>) -> bool {
         let Ok(record) = &claim.decision else { return false };
-        if claim.deleting || self.pending.contains_key(&record.workload) || self.busy.contains(&record.workload) {
+        if claim.deleting
+            || self.pending.contains_key(&record.workload)
+            || self.busy.contains(&record.workload)
+        {
             return false;
         }
         if claim.allocation.is_some() {
@@ -68,7 +73,9 @@ impl Engine {
         let Some((namespace, name)) = pod_name.split_once('/') else { return false };
         let pod = self.world.pods.get(&Key::new(namespace, name));
         let waits = pod.is_some_and(|pod| {
-            pod.gated() && !pod.ended && pod.claims.iter().any(|claim| claim.claim.as_deref() == Some(key.name.as_str()))
+            pod.gated()
+                && !pod.ended
+                && pod.claims.iter().any(|claim| claim.claim.as_deref() == Some(key.name.as_str()))
         });
         claim.decided().is_some() && !waits
     }
@@ -78,8 +85,10 @@ impl Engine {
     /// is told.
     pub(super) fn take_back_stuck_pods(&mut self, members: &Members, now_ms: i64) {
         let stuck = |(key, pod): (&Key, &Arc<Pod>)| {
-            let waits = !pod.gated() && !pod.ended && !pod.deleting && pod.node.is_none() && pod.pinned.is_some();
-            let (message, _) = pod.unschedulable.as_ref().filter(|_| waits && members.gang_of(key).is_none())?;
+            let waits =
+                !pod.gated() && !pod.ended && !pod.deleting && pod.node.is_none() && pod.pinned.is_some();
+            let (message, _) =
+                pod.unschedulable.as_ref().filter(|_| waits && members.gang_of(key).is_none())?;
             let decided = pod.claims.iter().find_map(|claim| {
                 let claim = self.world.claims.get(&Key::new(&key.namespace, claim.claim.as_ref()?))?;
                 claim.decision.as_ref().ok().map(|record| record.start.as_millisecond())
@@ -101,7 +110,10 @@ impl Engine {
             if !self.free(&workload) {
                 continue;
             }
-            let avoided = self.avoid.entry(owner.uid.clone()).or_insert_with(|| Avoided { nodes: BTreeSet::new(), until: Instant::now() });
+            let avoided = self
+                .avoid
+                .entry(owner.uid.clone())
+                .or_insert_with(|| Avoided { nodes: BTreeSet::new(), until: Instant::now() });
             avoided.nodes.extend(pod.pinned.clone());
             avoided.until = Instant::now() + AVOID;
             tracing::info!(pod = %key, node = pod.pinned.as_deref().unwrap_or_default(), why = %message, "taken back");

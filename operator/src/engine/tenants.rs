@@ -36,7 +36,10 @@ impl Engine {
                 tracing::info!(namespace = %key, tenant = tenant.as_deref().unwrap_or("none"), "labelled");
                 let target = Target::object::<CoreNamespace>(&key);
                 let patch = json!({"metadata": {"labels": {names::TENANT_LABEL: tenant}}});
-                self.start(object, |writer| async move { one(writer.merge::<Namespace>(&target, &patch).await) });
+                self.start(
+                    object,
+                    |writer| async move { one(writer.merge::<Namespace>(&target, &patch).await) },
+                );
             }
         }
     }
@@ -52,7 +55,8 @@ impl Engine {
         let ready_made = self.world.templates.iter().filter(|(_, template)| template.owner.is_none());
         let stale = ready_made.filter(|(key, template)| {
             let class = template.marks.get(CLASS);
-            let current = tenancy.tenant(&key.namespace).is_some() && class.is_some() && wanted.get(&key.name) == class;
+            let current =
+                tenancy.tenant(&key.namespace).is_some() && class.is_some() && wanted.get(&key.name) == class;
             !current && !template.deleting
         });
         let stale: Vec<_> = stale.map(|(key, template)| (key.clone(), template.uid.clone())).collect();
@@ -86,7 +90,8 @@ impl Engine {
         waiting: &BTreeMap<String, u32>,
         now: Timestamp,
     ) {
-        let tenants: Vec<_> = self.world.tenants.iter().map(|(key, tenant)| (key.clone(), tenant.clone())).collect();
+        let tenants: Vec<_> =
+            self.world.tenants.iter().map(|(key, tenant)| (key.clone(), tenant.clone())).collect();
         for (key, tenant) in tenants {
             let used = held.get(&key.name).map_or(0, |tenant| tenant.used);
             let new = status(&tenant, tenancy, used, waiting.get(&key.name).copied().unwrap_or(0), now);

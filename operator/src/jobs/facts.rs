@@ -89,7 +89,14 @@ pub struct Gang {
 }
 
 /// What is known of the gang of `job`.
-pub fn of(key: &Key, job: &TrainingJob, world: &World, members: &Members, holders: &Holders, layout: &Layout) -> Gang {
+pub fn of(
+    key: &Key,
+    job: &TrainingJob,
+    world: &World,
+    members: &Members,
+    holders: &Holders,
+    layout: &Layout,
+) -> Gang {
     let spec = &job.spec;
     let no_status = TrainingJobStatus::default();
     let status = job.status.as_ref().unwrap_or(&no_status);
@@ -109,7 +116,8 @@ pub fn of(key: &Key, job: &TrainingJob, world: &World, members: &Members, holder
         owner.is_none_or(|owner| !live.contains(owner.uid.as_str()))
     };
     let planned = !status.assignments.is_empty();
-    let evicted = condition(&status.conditions, ConditionType::Evicted).filter(|condition| condition.status == "True");
+    let evicted =
+        condition(&status.conditions, ConditionType::Evicted).filter(|condition| condition.status == "True");
     let admitted_ms = status.admitted_at.as_ref().map(|time| time.0.as_millisecond());
     let all_well = gang.well >= spec.workers;
     gang.facts = GangFacts {
@@ -132,7 +140,9 @@ pub fn of(key: &Key, job: &TrainingJob, world: &World, members: &Members, holder
         admitted_ms,
         unready_since_ms: (planned && !all_well).then(|| {
             let unready = condition(&status.conditions, ConditionType::PodsReady);
-            let since = unready.filter(|c| c.status == "False").map_or(0, |c| c.last_transition_time.0.as_millisecond());
+            let since = unready
+                .filter(|c| c.status == "False")
+                .map_or(0, |c| c.last_transition_time.0.as_millisecond());
             since.max(admitted_ms.unwrap_or(0))
         }),
         job: job_state(key, job, world),
@@ -145,7 +155,15 @@ pub fn of(key: &Key, job: &TrainingJob, world: &World, members: &Members, holder
 }
 
 impl Gang {
-    fn count(&mut self, index: u32, key: &Key, pod: &Pod, world: &World, status: &TrainingJobStatus, holders: &Holders) {
+    fn count(
+        &mut self,
+        index: u32,
+        key: &Key,
+        pod: &Pod,
+        world: &World,
+        status: &TrainingJobStatus,
+        holders: &Holders,
+    ) {
         let pods: &mut PodCounts = &mut self.facts.pods;
         let gated = pod.gated();
         if !pod.ended {
@@ -184,7 +202,8 @@ impl Gang {
             Some(ClaimState::Allocated) => {}
         }
         if !pod.gated_by_us_alone() {
-            self.stuck = Some(format!("other scheduling gates hold worker {index}: {}", pod.gates.join(", ")));
+            self.stuck =
+                Some(format!("other scheduling gates hold worker {index}: {}", pod.gates.join(", ")));
         }
         self.gated.push(GatedWorker { pod: key.clone(), index, claim });
     }
@@ -212,7 +231,8 @@ fn worker_claim(
     let assignment = status.assignments.iter().find(|assignment| assignment.worker == index)?;
     let state = claim_state(claim, assignment, pod);
     // The worker before may still be leaving the device.
-    if matches!(state, ClaimState::Undecided | ClaimState::Recorded) && holders.taken(assignment, &claim_key) {
+    if matches!(state, ClaimState::Undecided | ClaimState::Recorded) && holders.taken(assignment, &claim_key)
+    {
         return None;
     }
     Some((claim_key, state))
@@ -233,7 +253,9 @@ fn claim_state(claim: &Claim, assignment: &Assignment, pod: &Pod) -> ClaimState 
 
 fn job_state(key: &Key, training: &TrainingJob, world: &World) -> JobState {
     let uid = training.metadata.uid.as_deref();
-    let Some(job) = world.jobs.get(key).filter(|job| job.owner.as_ref().map(|owner| owner.uid.as_str()) == uid) else {
+    let Some(job) =
+        world.jobs.get(key).filter(|job| job.owner.as_ref().map(|owner| owner.uid.as_str()) == uid)
+    else {
         return JobState::None;
     };
     match &job.ended {
@@ -273,7 +295,8 @@ pub fn leaving_reason(leaving: Leaving) -> &'static str {
 }
 
 fn leaving(reason: &str) -> Leaving {
-    let all = [Leaving::NotReady, Leaving::PlanLost, Leaving::ClaimTaken, Leaving::Suspended, Leaving::Restart];
+    let all =
+        [Leaving::NotReady, Leaving::PlanLost, Leaving::ClaimTaken, Leaving::Suspended, Leaving::Restart];
     all.into_iter().find(|leaving| leaving_reason(*leaving) == reason).unwrap_or(Leaving::NotReady)
 }
 
@@ -289,5 +312,7 @@ pub fn outcome_reason(outcome: Outcome) -> &'static str {
 fn outcome(reason: &str) -> Outcome {
     let failures = [Failure::WorkerFailed, Failure::DeadlineExceeded].map(Outcome::Failed);
     let all = [Outcome::Succeeded].into_iter().chain(failures);
-    all.into_iter().find(|outcome| outcome_reason(*outcome) == reason).unwrap_or(Outcome::Failed(Failure::WorkerFailed))
+    all.into_iter()
+        .find(|outcome| outcome_reason(*outcome) == reason)
+        .unwrap_or(Outcome::Failed(Failure::WorkerFailed))
 }

@@ -69,9 +69,11 @@ impl<'a> Parent<'a> {
     /// The `ResourceClaimTemplate` of the pods' claims.
     pub fn claim_template(&self, gpu: &GpuRequest) -> Value {
         let asked = asked(gpu);
-        let mut request = json!({"deviceClassName": asked.class, "allocationMode": "ExactCount", "count": asked.count});
+        let mut request =
+            json!({"deviceClassName": asked.class, "allocationMode": "ExactCount", "count": asked.count});
         if !asked.selectors.is_empty() {
-            request["selectors"] = asked.selectors.iter().map(|text| json!({"cel": {"expression": text}})).collect();
+            request["selectors"] =
+                asked.selectors.iter().map(|text| json!({"cel": {"expression": text}})).collect();
         }
         json!({
             "apiVersion": "resource.k8s.io/v1",
@@ -111,7 +113,8 @@ pub fn asked(gpu: &GpuRequest) -> AskedDevices {
         }
         (None, Some(memory), _) => {
             let driver = names::DRIVER;
-            let selector = format!(r#"device.capacity["{driver}"].memory.compareTo(quantity("{}")) >= 0"#, memory.0);
+            let selector =
+                format!(r#"device.capacity["{driver}"].memory.compareTo(quantity("{}")) >= 0"#, memory.0);
             (names::CLASS_MIG, 1, vec![selector])
         }
         (None, None, count) => (names::CLASS_GPU, count.unwrap_or(1), vec![]),
@@ -144,7 +147,8 @@ pub fn job(training: &TrainingJob) -> Result<Value, String> {
     if let Some(checkpoint) = &spec.checkpoint {
         fields.insert("terminationGracePeriodSeconds".into(), json!(checkpoint.grace_seconds));
     }
-    let template = complete(&spec.template, name, Completion { label: (parent.label, name), environment, fields })?;
+    let template =
+        complete(&spec.template, name, Completion { label: (parent.label, name), environment, fields })?;
     Ok(json!({
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -195,7 +199,7 @@ mod tests {
 
     use super::*;
 
-    fn training(spec: Value) -> TrainingJob {
+    fn training(spec: &Value) -> TrainingJob {
         serde_json::from_value(json!({
             "apiVersion": "vingt.dev/v1alpha1", "kind": "TrainingJob",
             "metadata": {"name": "t", "namespace": "n", "uid": "u", "generation": 3},
@@ -206,13 +210,16 @@ mod tests {
 
     #[test]
     fn a_gang_is_an_indexed_job_that_starts_suspended() {
-        let job = job(&training(json!({
+        let job = job(&training(&json!({
             "workers": 4, "gpu": {"profile": "2g.20gb"}, "checkpoint": {"graceSeconds": 90},
             "template": {"spec": {"containers": [{"name": "c", "image": "i"}]}},
         })))
         .unwrap();
         let spec = &job["spec"];
-        assert_eq!((&spec["suspend"], &spec["completions"], &spec["parallelism"]), (&json!(true), &json!(4), &json!(4)));
+        assert_eq!(
+            (&spec["suspend"], &spec["completions"], &spec["parallelism"]),
+            (&json!(true), &json!(4), &json!(4))
+        );
         assert_eq!((&spec["backoffLimit"], &spec["podReplacementPolicy"]), (&json!(0), &json!("Failed")));
         let pod = &spec["template"]["spec"];
         assert_eq!(pod["terminationGracePeriodSeconds"], json!(90));
@@ -225,7 +232,8 @@ mod tests {
     #[test]
     fn a_gang_is_not_restarted_by_the_kubelet() {
         let template = json!({"spec": {"restartPolicy": "OnFailure", "containers": [{"name": "c"}]}});
-        let error = job(&training(json!({"workers": 1, "gpu": {"count": 1}, "template": template}))).unwrap_err();
+        let error =
+            job(&training(&json!({"workers": 1, "gpu": {"count": 1}, "template": template}))).unwrap_err();
         assert!(error.contains("restartPolicy"), "{error}");
     }
 

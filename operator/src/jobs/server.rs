@@ -48,9 +48,15 @@ pub fn next(
     let waiting = known.gated > 0 || state == "Waiting";
     let why = invalid.or(waits).map(str::to_owned).or_else(|| {
         let why = known.why.as_ref().filter(|_| known.ready < wanted)?;
-        Some(if known.gated > 0 { format!("{} of {wanted} replicas wait: {why}", known.gated) } else { why.clone() })
+        Some(if known.gated > 0 {
+            format!("{} of {wanted} replicas wait: {why}", known.gated)
+        } else {
+            why.clone()
+        })
     });
-    let why = why.unwrap_or_else(|| if state == "Suspended" { "suspended by the user".to_owned() } else { String::new() });
+    let why = why.unwrap_or_else(|| {
+        if state == "Suspended" { "suspended by the user".to_owned() } else { String::new() }
+    });
 
     state.clone_into(&mut status.state);
     status.gpu = job.spec.gpu.to_string();
@@ -62,7 +68,8 @@ pub fn next(
     status.waiting_since = if waiting { status.waiting_since.take().or(Some(Time(now))) } else { None };
     status.replicas = known.there;
     status.ready_replicas = known.ready;
-    status.selector = format!("{}={}", names::INFERENCE_JOB_LABEL, job.metadata.name.as_deref().unwrap_or_default());
+    status.selector =
+        format!("{}={}", names::INFERENCE_JOB_LABEL, job.metadata.name.as_deref().unwrap_or_default());
     status.observed_generation = generation;
     status.why = why;
 
@@ -99,7 +106,13 @@ mod tests {
 
     #[test]
     fn the_state_is_told_from_the_replicas() {
-        let known = |there, ready, gated, why: Option<&str>| Replicas { there, ready, gated, why: why.map(str::to_owned), nodes: vec![] };
+        let known = |there, ready, gated, why: Option<&str>| Replicas {
+            there,
+            ready,
+            gated,
+            why: why.map(str::to_owned),
+            nodes: vec![],
+        };
         let text = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
         assert_eq!(told(3, false, &known(3, 3, 0, None), None), text("Running", "3/3", ""));
         assert_eq!(
@@ -108,7 +121,13 @@ mod tests {
         );
         assert_eq!(told(3, false, &known(3, 0, 3, Some("no room")), None).0, "Waiting");
         assert_eq!(told(3, false, &known(3, 0, 0, None), None), text("Starting", "0/3", ""));
-        assert_eq!(told(3, true, &known(0, 0, 0, None), None), text("Suspended", "0/0", "suspended by the user"));
-        assert_eq!(told(1, false, &Replicas::default(), Some("no tenant")), text("Waiting", "0/1", "no tenant"));
+        assert_eq!(
+            told(3, true, &known(0, 0, 0, None), None),
+            text("Suspended", "0/0", "suspended by the user")
+        );
+        assert_eq!(
+            told(1, false, &Replicas::default(), Some("no tenant")),
+            text("Waiting", "0/1", "no tenant")
+        );
     }
 }

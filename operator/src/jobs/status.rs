@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
-use vingt_core::lifecycle::{GangState, Leaving, Outcome};
+use vingt_core::lifecycle::{GangFacts, GangState, Leaving, Outcome};
 use vingt_crds::{Assignment, ConditionType, TrainingJob, TrainingJobStatus, set_condition};
 
 use super::facts::{Gang, leaving_reason, outcome_reason};
@@ -42,7 +42,13 @@ pub enum Record {
 }
 
 /// The status that says `record` and the facts.
-pub fn next(job: &TrainingJob, gang: &Gang, tenant: Option<&str>, record: &Record, now: Timestamp) -> TrainingJobStatus {
+pub fn next(
+    job: &TrainingJob,
+    gang: &Gang,
+    tenant: Option<&str>,
+    record: &Record,
+    now: Timestamp,
+) -> TrainingJobStatus {
     let mut status = job.status.clone().unwrap_or_default();
     let mut facts = gang.facts.clone();
     let generation = job.metadata.generation;
@@ -54,52 +60,7 @@ pub fn next(job: &TrainingJob, gang: &Gang, tenant: Option<&str>, record: &Recor
     if let Some(tenant) = tenant {
         tenant.clone_into(&mut status.tenant);
     }
-    match record {
-        Record::Nothing | Record::Invalid(_) | Record::Waits(_) => {}
-        Record::Admit(assignments) => {
-            status.assignments.clone_from(assignments);
-            status.admitted_at = Some(Time(now));
-            facts.planned = true;
-            facts.unready_since_ms = Some(now.as_millisecond());
-            condition(&mut status, ConditionType::QuotaReserved, true, "Admitted", "the tenant's quota holds the whole gang");
-            condition(&mut status, ConditionType::Admitted, true, "Admitted", "nodes and devices are decided for every worker");
-            condition(&mut status, ConditionType::PodsReady, false, "Starting", "the workers start");
-            if has(&status.conditions, ConditionType::Evicted) {
-                condition(&mut status, ConditionType::Evicted, false, "Admitted", "admitted again");
-            }
-        }
-        Record::Withdraw { reason, avoid } => {
-            if reason.backs_off() {
-                status.withdrawals = status.withdrawals.saturating_add(1);
-                status.avoid_nodes.clone_from(avoid);
-            }
-            facts.leaving = Some(*reason);
-            condition(&mut status, ConditionType::Evicted, true, leaving_reason(*reason), &reason.to_string());
-        }
-        Record::Restart => {
-            status.restarts = status.restarts.saturating_add(1);
-            facts.leaving = Some(Leaving::Restart);
-            let why = gang.failure.clone().unwrap_or_else(|| Leaving::Restart.to_string());
-            condition(&mut status, ConditionType::Evicted, true, leaving_reason(Leaving::Restart), &why);
-        }
-        Record::Clear => {
-            status.assignments.clear();
-            facts.planned = false;
-            facts.leaving = None;
-            condition(&mut status, ConditionType::QuotaReserved, false, "Waiting", "nothing of the last try is left");
-            condition(&mut status, ConditionType::Admitted, false, "Waiting", "nothing of the last try is left");
-        }
-        Record::Finish(outcome) => {
-            status.nodes = short(&status.assignments);
-            status.assignments.clear();
-            facts.finished = Some(*outcome);
-            let message = match outcome {
-                Outcome::Succeeded => "every worker succeeded".to_owned(),
-                Outcome::Failed(_) => failure(gang, *outcome),
-            };
-            condition(&mut status, ConditionType::Finished, true, outcome_reason(*outcome), &message);
-        }
-    }
+    enter(&mut status, &mut facts, record, gang, now, &mut condition);
 
     let state = if matches!(record, Record::Invalid(_)) { INVALID } else { GangState::of(&facts).as_str() };
     state.clone_into(&mut status.state);
@@ -112,13 +73,90 @@ pub fn next(job: &TrainingJob, gang: &Gang, tenant: Option<&str>, record: &Recor
     }
     if state == GangState::Waiting.as_str() {
         let created = job.metadata.creation_timestamp.clone();
-        let since = || if status.observed_generation == Some(1) && status.admitted_at.is_none() { created } else { None };
+        let since = || {
+            if status.observed_generation == Some(1) && status.admitted_at.is_none() { created } else { None }
+        };
         status.waiting_since = status.waiting_since.take().or_else(since).or(Some(Time(now)));
     } else {
         status.waiting_since = None;
     }
     conditions(&mut status, &mut condition, gang, facts.planned && facts.finished.is_none());
     status
+}
+
+/// Enters what is to be recorded.
+fn enter(
+    status: &mut TrainingJobStatus,
+    facts: &mut GangFacts,
+    record: &Record,
+    gang: &Gang,
+    now: Timestamp,
+    condition: &mut Set<'_>,
+) {
+    match record {
+        Record::Nothing | Record::Invalid(_) | Record::Waits(_) => {}
+        Record::Admit(assignments) => {
+            status.assignments.clone_from(assignments);
+            status.admitted_at = Some(Time(now));
+            facts.planned = true;
+            facts.unready_since_ms = Some(now.as_millisecond());
+            condition(
+                status,
+                ConditionType::QuotaReserved,
+                true,
+                "Admitted",
+                "the tenant's quota holds the whole gang",
+            );
+            condition(
+                status,
+                ConditionType::Admitted,
+                true,
+                "Admitted",
+                "nodes and devices are decided for every worker",
+            );
+            condition(status, ConditionType::PodsReady, false, "Starting", "the workers start");
+            if has(&status.conditions, ConditionType::Evicted) {
+                condition(status, ConditionType::Evicted, false, "Admitted", "admitted again");
+            }
+        }
+        Record::Withdraw { reason, avoid } => {
+            if reason.backs_off() {
+                status.withdrawals = status.withdrawals.saturating_add(1);
+                status.avoid_nodes.clone_from(avoid);
+            }
+            facts.leaving = Some(*reason);
+            condition(status, ConditionType::Evicted, true, leaving_reason(*reason), &reason.to_string());
+        }
+        Record::Restart => {
+            status.restarts = status.restarts.saturating_add(1);
+            facts.leaving = Some(Leaving::Restart);
+            let why = gang.failure.clone().unwrap_or_else(|| Leaving::Restart.to_string());
+            condition(status, ConditionType::Evicted, true, leaving_reason(Leaving::Restart), &why);
+        }
+        Record::Clear => {
+            status.assignments.clear();
+            facts.planned = false;
+            facts.leaving = None;
+            condition(
+                status,
+                ConditionType::QuotaReserved,
+                false,
+                "Waiting",
+                "nothing of the last try is left",
+            );
+            condition(status, ConditionType::Admitted, false, "Waiting", "nothing of the last try is left");
+        }
+        Record::Finish(outcome) => {
+            status.nodes = short(&status.assignments);
+            status.assignments.clear();
+            facts.finished = Some(*outcome);
+            let message = match outcome {
+                Outcome::Succeeded => "every worker succeeded".to_owned(),
+                Outcome::Failed(_) => failure(gang, *outcome),
+            };
+            condition(status, ConditionType::Finished, true, outcome_reason(*outcome), &message);
+        }
+    }
 }
 
 type Set<'a> = dyn FnMut(&mut TrainingJobStatus, ConditionType, bool, &str, &str) + 'a;
@@ -158,7 +196,9 @@ fn why(record: &Record, gang: &Gang, state: &str, status: &TrainingJobStatus) ->
         (_, "Failed" | "Invalid") => status.why.clone(),
         (_, "Suspended") => Leaving::Suspended.to_string(),
         (Record::Restart, _) => gang.failure.clone().unwrap_or_else(|| Leaving::Restart.to_string()),
-        (Record::Withdraw { reason, .. }, _) => format!("{reason}; it is tried again when its workers have left"),
+        (Record::Withdraw { reason, .. }, _) => {
+            format!("{reason}; it is tried again when its workers have left")
+        }
         (Record::Clear, _) => "it waits for its next try".to_owned(),
         // What was said while it waits stands until there is something newer to say.
         (_, "Waiting" | "Restarting") => status.why.clone(),
@@ -168,7 +208,9 @@ fn why(record: &Record, gang: &Gang, state: &str, status: &TrainingJobStatus) ->
 
 fn failure(gang: &Gang, outcome: Outcome) -> String {
     match (outcome, &gang.failure) {
-        (Outcome::Failed(vingt_core::lifecycle::Failure::DeadlineExceeded), _) => "it ran longer than activeDeadlineSeconds".to_owned(),
+        (Outcome::Failed(vingt_core::lifecycle::Failure::DeadlineExceeded), _) => {
+            "it ran longer than activeDeadlineSeconds".to_owned()
+        }
         (_, Some(failure)) => failure.clone(),
         (_, None) => "a worker failed".to_owned(),
     }
@@ -194,7 +236,7 @@ pub fn short_list<'a>(names: impl Iterator<Item = &'a str>) -> String {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use vingt_core::lifecycle::{Failure, JobState, next_step, GangStep};
+    use vingt_core::lifecycle::{Failure, GangStep, JobState, next_step};
 
     use super::*;
 
@@ -223,15 +265,30 @@ mod tests {
 
     #[test]
     fn a_waiting_job_says_why_and_since_when() {
-        let status = next(&job(), &Gang::default(), Some("prod"), &Record::Waits("needs 2 × gpu; 0 fit now".into()), at(9));
+        let status = next(
+            &job(),
+            &Gang::default(),
+            Some("prod"),
+            &Record::Waits("needs 2 × gpu; 0 fit now".into()),
+            at(9),
+        );
         assert_eq!((status.state.as_str(), status.why.as_str()), ("Waiting", "needs 2 × gpu; 0 fit now"));
-        assert_eq!((status.tenant.as_str(), status.workers.as_str(), status.gpu.as_str()), ("prod", "0/2", "1 GPU"));
+        assert_eq!(
+            (status.tenant.as_str(), status.workers.as_str(), status.gpu.as_str()),
+            ("prod", "0/2", "1 GPU")
+        );
         assert_eq!(status.waiting_since, Some(Time(at(5))), "since it was made");
         assert_eq!(truth(&status, ConditionType::Admitted), Some(("False", "Waiting")));
         assert_eq!(truth(&status, ConditionType::Ready), Some(("False", "Waiting")));
         let mut again = job();
         again.status = Some(status.clone());
-        let same = next(&again, &Gang::default(), Some("prod"), &Record::Waits("needs 2 × gpu; 0 fit now".into()), at(20));
+        let same = next(
+            &again,
+            &Gang::default(),
+            Some("prod"),
+            &Record::Waits("needs 2 × gpu; 0 fit now".into()),
+            at(20),
+        );
         assert_eq!(same, status, "nothing new is no change");
     }
 
@@ -240,7 +297,10 @@ mod tests {
         let mut job = job();
         job.status = Some(next(&job, &Gang::default(), Some("p"), &Record::Admit(plan()), at(10)));
         let status = job.status.clone().unwrap();
-        assert_eq!((status.state.as_str(), status.nodes.as_str(), &status.waiting_since), ("Starting", "a,b", &None));
+        assert_eq!(
+            (status.state.as_str(), status.nodes.as_str(), &status.waiting_since),
+            ("Starting", "a,b", &None)
+        );
         assert_eq!(truth(&status, ConditionType::PodsReady), Some(("False", "Starting")));
 
         let mut gang = Gang::default();
@@ -257,7 +317,11 @@ mod tests {
         job.status = Some(next(&job, &gang, Some("p"), &Record::Clear, at(401)));
         let status = job.status.clone().unwrap();
         assert!(status.assignments.is_empty() && status.nodes.is_empty());
-        assert_eq!(truth(&status, ConditionType::Evicted), Some(("True", "NotReady")), "why it was taken back stays");
+        assert_eq!(
+            truth(&status, ConditionType::Evicted),
+            Some(("True", "NotReady")),
+            "why it was taken back stays"
+        );
         assert_eq!(truth(&status, ConditionType::Admitted), Some(("False", "Waiting")));
 
         job.status = Some(next(&job, &Gang::default(), Some("p"), &Record::Admit(plan()), at(500)));
@@ -267,7 +331,12 @@ mod tests {
     #[test]
     fn a_running_gang_forgets_what_went_wrong_before() {
         let mut job = job();
-        job.status = Some(TrainingJobStatus { withdrawals: 3, avoid_nodes: vec!["x".into()], assignments: plan(), ..Default::default() });
+        job.status = Some(TrainingJobStatus {
+            withdrawals: 3,
+            avoid_nodes: vec!["x".into()],
+            assignments: plan(),
+            ..Default::default()
+        });
         let mut gang = Gang { well: 2, ..Gang::default() };
         gang.facts.planned = true;
         let status = next(&job, &gang, Some("p"), &Record::Nothing, at(10));
@@ -279,7 +348,8 @@ mod tests {
     #[test]
     fn a_failed_gang_keeps_its_reason() {
         let mut job = job();
-        let gang = Gang { failure: Some("worker 1: container c exited with code 3".into()), ..Gang::default() };
+        let gang =
+            Gang { failure: Some("worker 1: container c exited with code 3".into()), ..Gang::default() };
         let record = Record::Finish(Outcome::Failed(Failure::WorkerFailed));
         job.status = Some(next(&job, &gang, Some("p"), &record, at(10)));
         let mut later = Gang::default();
@@ -287,7 +357,10 @@ mod tests {
         later.facts.job = JobState::Failed;
         assert!(matches!(next_step(&later.facts, 0), GangStep::Wait { .. }));
         let status = next(&job, &later, Some("p"), &Record::Nothing, at(20));
-        assert_eq!((status.state.as_str(), status.why.as_str()), ("Failed", "worker 1: container c exited with code 3"));
+        assert_eq!(
+            (status.state.as_str(), status.why.as_str()),
+            ("Failed", "worker 1: container c exited with code 3")
+        );
         assert_eq!(truth(&status, ConditionType::Finished), Some(("True", "WorkerFailed")));
         assert_eq!(Some(status), job.status, "nothing new is no change");
     }

@@ -26,13 +26,15 @@ pub fn claim_template_name(job: &str) -> String {
 pub fn complete(template: &PodTemplate, job: &str, completion: Completion<'_>) -> Result<Value, String> {
     template.parse().map_err(|error| format!("spec.template: {error}"))?;
     let mut template = template.0.clone();
-    let spec = template.get_mut("spec").and_then(Value::as_object_mut).ok_or("spec.template.spec is missing")?;
+    let spec =
+        template.get_mut("spec").and_then(Value::as_object_mut).ok_or("spec.template.spec is missing")?;
     refuse(spec)?;
     claim(spec)?;
     for container in containers(spec) {
         let environment = container.entry("env").or_insert_with(|| json!([]));
         let Some(environment) = environment.as_array_mut() else { continue };
-        let set: Vec<Value> = environment.iter().filter_map(|variable| variable.get("name").cloned()).collect();
+        let set: Vec<Value> =
+            environment.iter().filter_map(|variable| variable.get("name").cloned()).collect();
         let new = completion.environment.iter().filter(|variable| !set.contains(&variable["name"]));
         let mut all: Vec<Value> = new.cloned().collect();
         all.append(environment);
@@ -45,7 +47,10 @@ pub fn complete(template: &PodTemplate, job: &str, completion: Completion<'_>) -
     {
         gates.push(gate);
     }
-    spec.insert("resourceClaims".into(), json!([{"name": CLAIM, "resourceClaimTemplateName": claim_template_name(job)}]));
+    spec.insert(
+        "resourceClaims".into(),
+        json!([{"name": CLAIM, "resourceClaimTemplateName": claim_template_name(job)}]),
+    );
     spec.insert("priorityClassName".into(), json!(names::PRIORITY_CLASS));
     spec.extend(completion.fields);
     label(&mut template, completion.label);
@@ -55,7 +60,9 @@ pub fn complete(template: &PodTemplate, job: &str, completion: Completion<'_>) -
 /// What a template may not say, for vingt says it.
 fn refuse(spec: &Map<String, Value>) -> Result<(), String> {
     if spec.get("resourceClaims").and_then(Value::as_array).is_some_and(|claims| !claims.is_empty()) {
-        return Err("spec.template.spec.resourceClaims must be empty: spec.gpu says what the pods get".to_owned());
+        return Err(
+            "spec.template.spec.resourceClaims must be empty: spec.gpu says what the pods get".to_owned()
+        );
     }
     if spec.contains_key("nodeName") {
         return Err("spec.template.spec.nodeName must not be set: use nodeSelector or affinity".to_owned());
@@ -71,16 +78,24 @@ fn refuse(spec: &Map<String, Value>) -> Result<(), String> {
 /// Gives the claim to the first container, unless containers name it themselves.
 fn claim(spec: &mut Map<String, Value>) -> Result<(), String> {
     for container in containers(spec) {
-        let claims = container.get("resources").and_then(|resources| resources.get("claims")).and_then(Value::as_array);
+        let claims = container
+            .get("resources")
+            .and_then(|resources| resources.get("claims"))
+            .and_then(Value::as_array);
         for claim in claims.into_iter().flatten() {
             let name = claim.get("name").and_then(Value::as_str).unwrap_or_default();
             if name != CLAIM {
-                return Err(format!("spec.template: a container uses the claim {name}, and the only one there is is {CLAIM}"));
+                return Err(format!(
+                    "spec.template: a container uses the claim {name}, and the only one there is is {CLAIM}"
+                ));
             }
         }
     }
     let used = containers(spec).any(|container| {
-        let claims = container.get("resources").and_then(|resources| resources.get("claims")).and_then(Value::as_array);
+        let claims = container
+            .get("resources")
+            .and_then(|resources| resources.get("claims"))
+            .and_then(Value::as_array);
         claims.is_some_and(|claims| !claims.is_empty())
     });
     if used {
@@ -118,7 +133,10 @@ mod tests {
     fn completed(template: Value) -> Result<Value, String> {
         let completion = Completion {
             label: (names::TRAINING_JOB_LABEL, "t"),
-            environment: vec![json!({"name": "RANK", "value": "0"}), json!({"name": "WORLD_SIZE", "value": "2"})],
+            environment: vec![
+                json!({"name": "RANK", "value": "0"}),
+                json!({"name": "WORLD_SIZE", "value": "2"}),
+            ],
             fields: [("subdomain".to_owned(), json!("t"))].into_iter().collect(),
         };
         complete(&PodTemplate(template), "t", completion)
@@ -154,7 +172,9 @@ mod tests {
     #[test]
     fn a_container_that_names_the_claim_gets_it_instead_of_the_first() {
         let uses = json!({"claims": [{"name": "gpu"}]});
-        let template = completed(json!({"spec": {"containers": [{"name": "a"}, {"name": "b", "resources": uses}]}})).unwrap();
+        let template =
+            completed(json!({"spec": {"containers": [{"name": "a"}, {"name": "b", "resources": uses}]}}))
+                .unwrap();
         assert_eq!(template["spec"]["containers"][0]["resources"], Value::Null);
         assert_eq!(template["spec"]["containers"][1]["resources"], uses);
     }

@@ -49,8 +49,13 @@ pub fn of_claim(spec: &ResourceClaimSpec, classes: &Cache<DeviceClass>) -> Ask {
                 .to_owned(),
         );
     }
-    if devices.and_then(|devices| devices.constraints.as_ref()).is_some_and(|constraints| !constraints.is_empty()) {
-        return Ask::Refused("constraints between requests are not served: leave out spec.devices.constraints".to_owned());
+    if devices
+        .and_then(|devices| devices.constraints.as_ref())
+        .is_some_and(|constraints| !constraints.is_empty())
+    {
+        return Ask::Refused(
+            "constraints between requests are not served: leave out spec.devices.constraints".to_owned(),
+        );
     }
     match requests.iter().map(|request| of_request(request, classes)).collect() {
         Ok(devices) => Ask::Devices(devices),
@@ -95,17 +100,23 @@ fn of_request(request: &DeviceRequest, classes: &Cache<DeviceClass>) -> Result<A
         return Err(format!("request {name}: adminAccess is not served: ask for a device of your own"));
     }
     if exactly.allocation_mode.as_deref().unwrap_or("ExactCount") != "ExactCount" {
-        return Err(format!("request {name}: allocationMode All is not served: write allocationMode ExactCount and a count"));
+        return Err(format!(
+            "request {name}: allocationMode All is not served: write allocationMode ExactCount and a count"
+        ));
     }
     if exactly.capacity.is_some() {
-        return Err(format!("request {name}: capacity requests are not served: select devices by a class or a CEL selector"));
+        return Err(format!(
+            "request {name}: capacity requests are not served: select devices by a class or a CEL selector"
+        ));
     }
     if exactly.derived_attributes.as_ref().is_some_and(|attributes| !attributes.is_empty()) {
         return Err(format!("request {name}: derivedAttributes are not served: leave them out"));
     }
-    let count = u32::try_from(exactly.count.unwrap_or(1)).ok().filter(|count| (1..=MAX_COUNT).contains(count));
+    let count =
+        u32::try_from(exactly.count.unwrap_or(1)).ok().filter(|count| (1..=MAX_COUNT).contains(count));
     let count = count.ok_or_else(|| format!("request {name}: count must be from 1 to {MAX_COUNT}"))?;
-    let mut selectors = class_selectors(&exactly.device_class_name, classes).map_err(|why| format!("request {name}: {why}"))?;
+    let mut selectors = class_selectors(&exactly.device_class_name, classes)
+        .map_err(|why| format!("request {name}: {why}"))?;
     selectors.extend(exactly.selectors.iter().flatten().map(text));
     Ok(AskedDevices { request: name.clone(), count, class: exactly.device_class_name.clone(), selectors })
 }
@@ -130,12 +141,15 @@ pub mod tests {
 
     fn ask(requests: &Value) -> Ask {
         let mut world = World::default();
-        list::<DeviceClass>(&mut world, [
-            class("mig.vingt.dev", r#"device.driver == "gpu.vingt.dev""#),
-            class("mine", r#"device.driver == "gpu.vingt.dev""#),
-            class("other", r#"device.driver == "other.example.com""#),
-            class("any", "true"),
-        ]);
+        list::<DeviceClass>(
+            &mut world,
+            [
+                class("mig.vingt.dev", r#"device.driver == "gpu.vingt.dev""#),
+                class("mine", r#"device.driver == "gpu.vingt.dev""#),
+                class("other", r#"device.driver == "other.example.com""#),
+                class("any", "true"),
+            ],
+        );
         let spec = serde_json::from_value(json!({"devices": {"requests": requests}})).unwrap();
         of_claim(&spec, &world.classes)
     }
@@ -147,7 +161,11 @@ pub mod tests {
     #[test]
     fn claims_of_other_drivers_are_left_alone() {
         assert_eq!(ask(&json!([exactly("a", "other")])), Ask::Foreign);
-        assert_eq!(ask(&json!([exactly("a", "any")])), Ask::Foreign, "the fence keeps it off vingt's devices");
+        assert_eq!(
+            ask(&json!([exactly("a", "any")])),
+            Ask::Foreign,
+            "the fence keeps it off vingt's devices"
+        );
         assert_eq!(ask(&json!([exactly("a", "unknown.example.com")])), Ask::Foreign);
     }
 
@@ -171,7 +189,8 @@ pub mod tests {
             request["exactly"][field] = value;
             json!([request])
         };
-        let first = json!([{"name": "gpu", "firstAvailable": [{"name": "a", "deviceClassName": "mig.vingt.dev"}]}]);
+        let first =
+            json!([{"name": "gpu", "firstAvailable": [{"name": "a", "deviceClassName": "mig.vingt.dev"}]}]);
         let cases = [
             (first, "firstAvailable"),
             (with("adminAccess", json!(true)), "adminAccess"),

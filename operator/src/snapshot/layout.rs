@@ -81,7 +81,8 @@ impl Layout {
         self.node_index.insert(pool.to_owned(), node);
         self.complete.push(complete);
 
-        let counters: BTreeMap<&String, &BTreeMap<String, u64>> = slices.iter().flat_map(|s| &s.counters).collect();
+        let counters: BTreeMap<&String, &BTreeMap<String, u64>> =
+            slices.iter().flat_map(|s| &s.counters).collect();
         let mut devices: BTreeMap<&str, Vec<(Arc<Slice>, usize)>> = BTreeMap::new();
         for slice in &slices {
             for (index, device) in slice.devices.iter().enumerate() {
@@ -102,7 +103,10 @@ impl Layout {
                 name: name.to_owned(),
                 capacity: capacity.values().copied().collect(),
                 used: vec![0; capacity.len()],
-                devices: described.iter().map(|(slice, at)| device_of(&slice.devices[*at], capacity)).collect(),
+                devices: described
+                    .iter()
+                    .map(|(slice, at)| device_of(&slice.devices[*at], capacity))
+                    .collect(),
                 blocked: !complete,
             });
             self.described.push(described);
@@ -116,7 +120,10 @@ impl Layout {
 
     /// What a device is charged.
     pub fn units(&self, at: DeviceIndex) -> Units {
-        self.gpus.get(at.gpu.0 as usize).and_then(|gpu| gpu.devices.get(usize::from(at.device))).map_or(0, |device| device.units)
+        self.gpus
+            .get(at.gpu.0 as usize)
+            .and_then(|gpu| gpu.devices.get(usize::from(at.device)))
+            .map_or(0, |device| device.units)
     }
 
     /// The devices that all of `selectors` select; the error says what is not supported.
@@ -130,7 +137,8 @@ impl Layout {
     }
 
     fn evaluate(&mut self, selectors: &[String]) -> Result<Selection, String> {
-        let selectors: Vec<Selector> = selectors.iter().map(|text| Selector::compile(text)).collect::<Result<_, _>>()?;
+        let selectors: Vec<Selector> =
+            selectors.iter().map(|text| Selector::compile(text)).collect::<Result<_, _>>()?;
         let personal = selectors.iter().any(Selector::personal);
         let mut known: HashMap<(usize, usize), bool> = HashMap::new();
         let mut set = DeviceSet(vec![0; self.described.len()]);
@@ -140,13 +148,12 @@ impl Layout {
                 let device = &slice.devices[*at];
                 let identity = if personal { Arc::as_ptr(&device.identity) as usize } else { 0 };
                 let like = (Arc::as_ptr(&device.traits) as usize, identity);
-                let selected = match known.get(&like) {
-                    Some(selected) => *selected,
-                    None => {
-                        let selected = device.traits.unusable.is_none() && all_match(&selectors, device)?;
-                        known.insert(like, selected);
-                        selected
-                    }
+                let selected = if let Some(selected) = known.get(&like) {
+                    *selected
+                } else {
+                    let selected = device.traits.unusable.is_none() && all_match(&selectors, device)?;
+                    known.insert(like, selected);
+                    selected
                 };
                 if selected {
                     *mask |= 1 << index;
@@ -184,7 +191,11 @@ fn kind(device: &world::Device) -> String {
 
 fn device_of(device: &world::Device, capacity: &BTreeMap<String, u64>) -> Device {
     let consumes = |name: &String| device.traits.consumes.get(name).copied().unwrap_or(0);
-    let counters = capacity.iter().map(|(name, capacity)| Counter { name, capacity: *capacity, consumes: consumes(name) });
+    let counters = capacity.iter().map(|(name, capacity)| Counter {
+        name,
+        capacity: *capacity,
+        consumes: consumes(name),
+    });
     // A device that consumes a counter the GPU does not have can never be allocated.
     let known = device.traits.consumes.keys().all(|name| capacity.contains_key(name));
     Device {
@@ -231,7 +242,8 @@ pub mod tests {
             json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice",
                 "metadata": {"name": format!("{node}-{name}"), "resourceVersion": "1"}, "spec": spec})
         };
-        let sets: Vec<_> = (0..gpus).map(|minor| json!({"name": format!("gpu-{minor}"), "counters": counters})).collect();
+        let sets: Vec<_> =
+            (0..gpus).map(|minor| json!({"name": format!("gpu-{minor}"), "counters": counters})).collect();
         let mut all = vec![slice("counters".into(), json!({"sharedCounters": sets}))];
         for minor in 0..gpus {
             let devices = [
@@ -265,11 +277,10 @@ pub mod tests {
     fn gpus_are_read_from_the_counters() {
         let layout = layout([slices("b", 1, 1), slices("a", 2, 4)].concat());
         assert_eq!(layout.nodes, ["a", "b"]);
-        assert_eq!(layout.gpus.iter().map(|gpu| (gpu.node.0, gpu.name.as_str())).collect::<Vec<_>>(), [
-            (0, "gpu-0"),
-            (0, "gpu-1"),
-            (1, "gpu-0")
-        ]);
+        assert_eq!(
+            layout.gpus.iter().map(|gpu| (gpu.node.0, gpu.name.as_str())).collect::<Vec<_>>(),
+            [(0, "gpu-0"), (0, "gpu-1"), (1, "gpu-0")]
+        );
         let gpu = &layout.gpus[0];
         assert_eq!((gpu.capacity.len(), gpu.blocked), (9, false));
         assert_eq!(gpu.devices.iter().map(|device| device.units).collect::<Vec<_>>(), [28, 28, 56]);
@@ -294,11 +305,17 @@ pub mod tests {
         let half = layout.select(&[profile("3g.40gb")]).unwrap();
         assert_eq!((half.kind.as_deref(), half.partitions), (Some("3g.40gb"), true));
         assert_eq!(layout.sets[half.set].0, [0b011, 0b011]);
-        let one = layout.select(&[profile("3g.40gb"), r#"device.attributes["gpu.vingt.dev"].minor == 1"#.into()]).unwrap();
+        let one = layout
+            .select(&[profile("3g.40gb"), r#"device.attributes["gpu.vingt.dev"].minor == 1"#.into()])
+            .unwrap();
         assert_eq!(layout.sets[one.set].0, [0, 0b011]);
-        let memory = layout.select(&[r#"device.capacity["gpu.vingt.dev"].memory.compareTo(quantity("50Gi")) > 0"#.into()]);
+        let memory = layout
+            .select(&[r#"device.capacity["gpu.vingt.dev"].memory.compareTo(quantity("50Gi")) > 0"#.into()]);
         let memory = memory.unwrap();
-        assert_eq!((memory.kind.as_deref(), &layout.sets[memory.set].0), (Some("7g.80gb"), &vec![0b100, 0b100]));
+        assert_eq!(
+            (memory.kind.as_deref(), &layout.sets[memory.set].0),
+            (Some("7g.80gb"), &vec![0b100, 0b100])
+        );
         assert!(layout.select(&["device.wrong(".into()]).is_err());
         assert_eq!(layout.select(&[profile("3g.40gb")]).unwrap(), half, "asked again, the same set");
     }

@@ -25,7 +25,9 @@ impl Members {
     pub fn of(world: &World) -> Self {
         let mut jobs: HashMap<&str, Key> = HashMap::new();
         for (key, job) in world.jobs.iter() {
-            let Some(owner) = job.owner.as_ref().filter(|owner| owner.kind == "TrainingJob") else { continue };
+            let Some(owner) = job.owner.as_ref().filter(|owner| owner.kind == "TrainingJob") else {
+                continue;
+            };
             let training = Key::new(&key.namespace, &owner.name);
             let current = world.training_jobs.get(&training).and_then(|job| job.metadata.uid.as_deref());
             if current == Some(owner.uid.as_str()) {
@@ -38,7 +40,13 @@ impl Members {
             if let Some(training) = jobs.get(owner.uid.as_str())
                 && let Some(index) = pod.index()
             {
-                members.gangs.entry(training.clone()).or_default().entry(index).or_default().push(key.clone());
+                members
+                    .gangs
+                    .entry(training.clone())
+                    .or_default()
+                    .entry(index)
+                    .or_default()
+                    .push(key.clone());
                 members.gang_of.insert(key.clone(), (training.clone(), index));
             } else if let Some(server) = server(key, pod, world) {
                 members.replicas.entry(server.clone()).or_default().push(key.clone());

@@ -106,7 +106,14 @@ fn nodes(world: &World, layout: &Layout, held: &occupancy::Occupancy) -> Vec<Nod
 }
 
 /// How far a gated pod is; one that is to be planned is entered as waiting.
-fn stage(key: &Key, pod: &Pod, world: &World, layout: &mut Layout, known: &Known<'_>, picture: &mut Picture) -> PodStage {
+fn stage(
+    key: &Key,
+    pod: &Pod,
+    world: &World,
+    layout: &mut Layout,
+    known: &Known<'_>,
+    picture: &mut Picture,
+) -> PodStage {
     let stage = pods::stage(key, pod, world);
     let PodStage::Plan(needs) = &stage else { return stage };
     let Some(tenant) = known.tenancy.tenant(&key.namespace) else {
@@ -126,7 +133,11 @@ fn stage(key: &Key, pod: &Pod, world: &World, layout: &mut Layout, known: &Known
         priority: server.map_or(scheduling.priority, |server| server.spec.priority),
         queued_ms: pod.created_ms,
         not_before_ms: 0,
-        avoid: pod.owner.as_ref().and_then(|owner| known.avoid.get(owner.uid.as_str())).map_or_else(BTreeSet::new, |nodes| (*nodes).clone()),
+        avoid: pod
+            .owner
+            .as_ref()
+            .and_then(|owner| known.avoid.get(owner.uid.as_str()))
+            .map_or_else(BTreeSet::new, |nodes| (*nodes).clone()),
         pods: 1,
         shape: PodShape {
             resources: pod.requests.clone(),

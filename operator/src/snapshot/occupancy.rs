@@ -8,8 +8,8 @@ use vingt_crds::TrainingJob;
 
 use super::layout::Layout;
 use super::members::Members;
-use crate::tenants::Tenancy;
 use super::pods::pod_workload;
+use crate::tenants::Tenancy;
 use crate::world::{Claim, Key, Pod, World, requests};
 
 /// A decision whose writes are under way: it holds what it decided until the
@@ -52,7 +52,12 @@ struct Holder {
 }
 
 /// Finds out what is held.
-pub fn occupancy(world: &World, tenancy: &Tenancy, members: &Members, pending: &BTreeMap<String, Pending>) -> Occupancy {
+pub fn occupancy(
+    world: &World,
+    tenancy: &Tenancy,
+    members: &Members,
+    pending: &BTreeMap<String, Pending>,
+) -> Occupancy {
     let mut held = Occupancy::default();
     for (key, claim) in world.claims.iter() {
         held.add_claim(key, claim, tenancy);
@@ -106,8 +111,17 @@ impl Occupancy {
     }
 
     /// A gang's plan holds its devices until the claims of its workers do.
-    fn add_gang(&mut self, key: &Key, job: &TrainingJob, world: &World, tenancy: &Tenancy, members: &Members) {
-        let Some(status) = job.status.as_ref().filter(|status| !status.assignments.is_empty()) else { return };
+    fn add_gang(
+        &mut self,
+        key: &Key,
+        job: &TrainingJob,
+        world: &World,
+        tenancy: &Tenancy,
+        members: &Members,
+    ) {
+        let Some(status) = job.status.as_ref().filter(|status| !status.assignments.is_empty()) else {
+            return;
+        };
         let tenant = tenancy.tenant(&key.namespace).unwrap_or(&status.tenant);
         let done = world.jobs.get(key).map(|job| job.done.as_slice()).unwrap_or_default();
         let mut live = BTreeSet::new();
@@ -154,15 +168,14 @@ impl Occupancy {
         let mut used: BTreeMap<String, Units> = BTreeMap::new();
         for ((pool, name), holder) in &self.devices {
             let at = layout.find(pool, name);
-            let units = match at {
-                Some(at) => take(gpus, at),
-                None => {
-                    if let Some(node) = layout.node_index.get(pool) {
-                        nodes[node.0 as usize].schedulable = false;
-                        gpus.iter_mut().filter(|gpu| gpu.node == *node).for_each(|gpu| gpu.blocked = true);
-                    }
-                    holder.recorded
+            let units = if let Some(at) = at {
+                take(gpus, at)
+            } else {
+                if let Some(node) = layout.node_index.get(pool) {
+                    nodes[node.0 as usize].schedulable = false;
+                    gpus.iter_mut().filter(|gpu| gpu.node == *node).for_each(|gpu| gpu.blocked = true);
                 }
+                holder.recorded
             };
             *used.entry(holder.tenant.clone()).or_default() += units;
         }
@@ -183,12 +196,19 @@ fn take(gpus: &mut [Gpu], at: DeviceIndex) -> Units {
 /// Where the plan of a gang puts a worker.
 fn assigned_node(job: &TrainingJob, worker: u32) -> Option<&str> {
     let status = job.status.as_ref()?;
-    status.assignments.iter().find(|assignment| assignment.worker == worker).map(|assignment| assignment.node.as_str())
+    status
+        .assignments
+        .iter()
+        .find(|assignment| assignment.worker == worker)
+        .map(|assignment| assignment.node.as_str())
 }
 
 /// Where claims that were decided for this pod put it.
 fn decided_node(key: &Key, pod: &Pod, world: &World) -> Option<String> {
-    let claims = pod.claims.iter().filter_map(|claim| world.claims.get(&Key::new(&key.namespace, claim.claim.as_ref()?)));
+    let claims = pod
+        .claims
+        .iter()
+        .filter_map(|claim| world.claims.get(&Key::new(&key.namespace, claim.claim.as_ref()?)));
     let for_it = |claim: &&std::sync::Arc<Claim>| {
         let decided = claim.decided().is_some_and(|record| record.workload == pod_workload(key));
         decided || claim.is_reserved_for(&pod.uid)

@@ -2,8 +2,8 @@
 //! anybody's controllers. The workers of a `TrainingJob` are decided together
 //! and are not looked at here.
 
-use vingt_core::{ClaimState, ClaimsStep, claims_step};
 use vingt_core::model::DeviceRequest;
+use vingt_core::{ClaimState, ClaimsStep, claims_step};
 use vingt_crds::{DecisionRecord, names};
 
 use super::ask::{self, Ask, AskedDevices};
@@ -64,7 +64,9 @@ pub fn stage(key: &Key, pod: &Pod, world: &World) -> PodStage {
     for claim in pod.claims.iter().filter(|claim| !claim.unneeded) {
         let Some(name) = &claim.claim else {
             let template = claim.template.as_deref().unwrap_or_default();
-            return PodStage::Unmade(format!("its ResourceClaim has not been made yet from ResourceClaimTemplate {template}"));
+            return PodStage::Unmade(format!(
+                "its ResourceClaim has not been made yet from ResourceClaimTemplate {template}"
+            ));
         };
         let claim_key = Key::new(&key.namespace, name);
         let Some(object) = world.claims.get(&claim_key) else {
@@ -84,11 +86,13 @@ pub fn stage(key: &Key, pod: &Pod, world: &World) -> PodStage {
     }
     if foreign {
         return PodStage::Waits(
-            "a pod with devices of vingt and of another driver is not served: put them in different pods".to_owned(),
+            "a pod with devices of vingt and of another driver is not served: put them in different pods"
+                .to_owned(),
         );
     }
     if !pod.gated_by_us_alone() {
-        let others: Vec<_> = pod.gates.iter().filter(|gate| *gate != names::GATE).map(String::as_str).collect();
+        let others: Vec<_> =
+            pod.gates.iter().filter(|gate| *gate != names::GATE).map(String::as_str).collect();
         return PodStage::Waits(format!("other scheduling gates hold the pod: {}", others.join(", ")));
     }
     decide(key, pod, found)
@@ -107,9 +111,13 @@ fn decide(key: &Key, pod: &Pod, found: Vec<(Key, &std::sync::Arc<Claim>, Vec<Ask
             if claim.is_reserved_for(&pod.uid) && mine.is_some() {
                 own.push((claim_key, ClaimState::Allocated, mine.cloned(), asked));
             } else if record.is_none() {
-                return PodStage::Waits(format!("ResourceClaim {name} is allocated, but not by vingt: delete it"));
+                return PodStage::Waits(format!(
+                    "ResourceClaim {name} is allocated, but not by vingt: delete it"
+                ));
             } else if claim.reserved_for.len() >= MAX_CONSUMERS && !claim.is_reserved_for(&pod.uid) {
-                return PodStage::Waits(format!("ResourceClaim {name} is used by {MAX_CONSUMERS} pods, which is the most"));
+                return PodStage::Waits(format!(
+                    "ResourceClaim {name} is used by {MAX_CONSUMERS} pods, which is the most"
+                ));
             } else if needs.node.as_ref().is_some_and(|other| other != node) {
                 return PodStage::Waits("its ResourceClaims are allocated on different nodes".to_owned());
             } else {
@@ -118,7 +126,10 @@ fn decide(key: &Key, pod: &Pod, found: Vec<(Key, &std::sync::Arc<Claim>, Vec<Ask
             }
         } else if let Some(record) = claim.decided() {
             if record.workload != workload {
-                return PodStage::Waits(format!("ResourceClaim {name} is being allocated for {}", record.workload));
+                return PodStage::Waits(format!(
+                    "ResourceClaim {name} is being allocated for {}",
+                    record.workload
+                ));
             }
             own.push((claim_key, ClaimState::Recorded, Some(record.clone()), asked));
         } else {
@@ -138,7 +149,9 @@ fn decide(key: &Key, pod: &Pod, found: Vec<(Key, &std::sync::Arc<Claim>, Vec<Ask
                 claims.iter().map(|(_, record)| &record.node).chain(&needs.node).collect();
             // Decided for one node and shared on another: start over.
             match nodes.first() {
-                Some(node) if nodes.len() == 1 => PodStage::Bind(PodBinding { node: (*node).clone(), claims, shared: needs.shared }),
+                Some(node) if nodes.len() == 1 => {
+                    PodStage::Bind(PodBinding { node: (*node).clone(), claims, shared: needs.shared })
+                }
                 _ => PodStage::RollBack(claims.into_iter().map(|(claim, _)| claim).collect()),
             }
         }
@@ -153,7 +166,10 @@ fn decided(
 
 /// What the claims ask for, as requests of the core, in order; the error says
 /// what is not supported.
-pub fn requests(claims: &[(Key, Vec<AskedDevices>)], layout: &mut Layout) -> Result<Vec<DeviceRequest>, String> {
+pub fn requests(
+    claims: &[(Key, Vec<AskedDevices>)],
+    layout: &mut Layout,
+) -> Result<Vec<DeviceRequest>, String> {
     let asked = claims.iter().flat_map(|(_, asked)| asked);
     asked.map(|asked| request(asked, layout)).collect()
 }
@@ -162,7 +178,11 @@ pub fn requests(claims: &[(Key, Vec<AskedDevices>)], layout: &mut Layout) -> Res
 pub fn request(asked: &AskedDevices, layout: &mut Layout) -> Result<DeviceRequest, String> {
     let selection = layout.select(&asked.selectors)?;
     let class = || {
-        let class = asked.class.strip_suffix(names::GROUP).and_then(|name| name.strip_suffix('.')).unwrap_or(&asked.class);
+        let class = asked
+            .class
+            .strip_suffix(names::GROUP)
+            .and_then(|name| name.strip_suffix('.'))
+            .unwrap_or(&asked.class);
         class.strip_prefix("mig-").unwrap_or(class).to_owned()
     };
     let label = selection.kind.unwrap_or_else(class);
@@ -180,10 +200,13 @@ pub fn refuse_two_partitions(
     for (container, uses) in &scheduling.containers {
         let mut partitions = 0;
         for (name, request) in uses {
-            let claim = pod.claims.iter().find(|claim| claim.name == *name).and_then(|claim| claim.claim.as_ref());
+            let claim =
+                pod.claims.iter().find(|claim| claim.name == *name).and_then(|claim| claim.claim.as_ref());
             let Some(claim) = claim.map(|claim| Key::new(&key.namespace, claim)) else { continue };
             let asked = claims.iter().filter(|(key, _)| *key == claim).flat_map(|(_, asked)| asked);
-            for asked in asked.filter(|asked| request.as_ref().is_none_or(|request| asked.request == *request)) {
+            for asked in
+                asked.filter(|asked| request.as_ref().is_none_or(|request| asked.request == *request))
+            {
                 if layout.select(&asked.selectors)?.partitions {
                     partitions += asked.count;
                 }

@@ -61,7 +61,17 @@ impl Selector {
         };
         let quoted: BTreeSet<String> = quoted(text);
         // An attribute is named in the text, unless it is found by going through all or by a computed name.
-        let computed = [".all(", ".exists(", ".exists_one(", ".map(", ".filter(", "+", ".format(", ".join(", ".replace("];
+        let computed = [
+            ".all(",
+            ".exists(",
+            ".exists_one(",
+            ".map(",
+            ".filter(",
+            "+",
+            ".format(",
+            ".join(",
+            ".replace(",
+        ];
         let named = ["uuid", "UUID", "minor"];
         let personal = computed.iter().chain(&named).any(|part| text.contains(part));
         Ok(Self { program, text: text.to_owned(), quoted, personal })
@@ -77,7 +87,9 @@ impl Selector {
         let evaluated = catch_unwind(AssertUnwindSafe(|| self.evaluate(device)));
         match evaluated {
             Ok(Ok(Value::Bool(selected))) => Ok(selected),
-            Ok(Ok(other)) => Err(refusal(&self.text, &format!("it is not true or false but {}", other.type_of()))),
+            Ok(Ok(other)) => {
+                Err(refusal(&self.text, &format!("it is not true or false but {}", other.type_of())))
+            }
             // The device does not have what the selector asks about.
             Ok(Err(ExecutionError::NoSuchKey(_))) => Ok(false),
             Ok(Err(error)) => Err(refusal(&self.text, &first_line(&error.to_string()))),
@@ -163,7 +175,9 @@ fn attribute(value: &Attribute) -> Value {
         Attribute::Int(value) => Value::Int(*value),
         Attribute::Bool(value) => Value::Bool(*value),
         Attribute::Text(value) => Value::from(value.as_str()),
-        Attribute::Version(value) => Version::parse(value).map_or(Value::Null, |version| Value::Opaque(Arc::new(version))),
+        Attribute::Version(value) => {
+            Version::parse(value).map_or(Value::Null, |version| Value::Opaque(Arc::new(version)))
+        }
         Attribute::Other => Value::Null,
     }
 }
@@ -239,7 +253,9 @@ fn functions(context: &mut Context) -> Result<(), cel::DeclarationError> {
     context.add_function("isQuantity", |text: Arc<String>| Amount::parse(&text).is_ok())?;
     context.add_function("semver", |text: Arc<String>| {
         let version = Version::parse(&text).map(|version| Value::Opaque(Arc::new(version)));
-        version.ok_or_else(|| ExecutionError::function_error("semver", format!("{text:?} is not a semantic version")))
+        version.ok_or_else(|| {
+            ExecutionError::function_error("semver", format!("{text:?} is not a semantic version"))
+        })
     })?;
     context.add_function("isSemver", |text: Arc<String>| Version::parse(&text).is_some())?;
     context.add_function("compareTo", |This(one): This<Value>, other: Value| {
@@ -251,7 +267,8 @@ fn functions(context: &mut Context) -> Result<(), cel::DeclarationError> {
     context.add_function("isLessThan", |This(one): This<Value>, other: Value| {
         compare("isLessThan", &one, &other).map(std::cmp::Ordering::is_lt)
     })?;
-    context.add_function("sign", |This(value): This<Value>| as_quantity("sign", &value).map(Amount::signum))?;
+    context
+        .add_function("sign", |This(value): This<Value>| as_quantity("sign", &value).map(Amount::signum))?;
     context.add_function("isInteger", |This(value): This<Value>| {
         as_quantity("isInteger", &value).map(|amount| amount.as_integer().is_some())
     })?;
@@ -317,7 +334,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_evaluated_says_so() {
-        for text in ["device.driver ==", "1 + 1", "device.driver.nonsense()", &"(".repeat(3000), &"x".repeat(5000)] {
+        for text in
+            ["device.driver ==", "1 + 1", "device.driver.nonsense()", &"(".repeat(3000), &"x".repeat(5000)]
+        {
             let result = Selector::compile(text).and_then(|selector| selector.matches(&device()));
             let error = result.expect_err(&text.chars().take(40).collect::<String>());
             assert!(error.contains("device selector"), "{error}");
@@ -335,7 +354,8 @@ mod tests {
 
     #[test]
     fn versions_are_ordered_as_semantic_versions() {
-        let order = ["1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-beta.2", "1.0.0-beta.11", "1.0.0", "1.0.1", "1.10.0"];
+        let order =
+            ["1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-beta.2", "1.0.0-beta.11", "1.0.0", "1.0.1", "1.10.0"];
         let versions: Vec<_> = order.iter().map(|text| Version::parse(text).unwrap()).collect();
         assert!(versions.is_sorted(), "{versions:?}");
         assert_eq!(Version::parse("1.0"), None);

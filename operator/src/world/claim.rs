@@ -1,6 +1,8 @@
 //! `ResourceClaims`, with their decision record read once when they arrive.
 
-use k8s_openapi::api::resource::v1::{AllocationResult, ResourceClaim, ResourceClaimConsumerReference, ResourceClaimSpec};
+use k8s_openapi::api::resource::v1::{
+    AllocationResult, ResourceClaim, ResourceClaimConsumerReference, ResourceClaimSpec,
+};
 use kube::api::DynamicObject;
 use vingt_crds::{DecidedDevice, DecisionRecord, InvalidDecision, names};
 
@@ -33,7 +35,11 @@ pub struct Claim {
 impl Claim {
     /// Its devices of vingt's driver: those allocated, else those decided and about to be. They are held.
     pub fn devices(&self) -> Vec<DecidedDevice> {
-        if self.allocation.is_some() { self.allocated() } else { self.decided().map(|record| record.devices.clone()).unwrap_or_default() }
+        if self.allocation.is_some() {
+            self.allocated()
+        } else {
+            self.decided().map(|record| record.devices.clone()).unwrap_or_default()
+        }
     }
 
     /// The devices of vingt's driver in its allocation.

@@ -56,7 +56,11 @@ impl Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() { write!(f, "{}", self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
+        if self.namespace.is_empty() {
+            write!(f, "{}", self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
     }
 }
 
@@ -283,7 +287,10 @@ mod tests {
     fn what_is_deleted_does_not_come_back_with_a_late_answer() {
         let mut cache = cache(&[("a", 5)]);
         assert!(cache.apply(Delta::Deleted(Key::new("", "a"), 8)));
-        assert!(!cache.apply(Delta::Applied(Key::new("", "a"), 7, Arc::new(7))), "written before the deletion");
+        assert!(
+            !cache.apply(Delta::Applied(Key::new("", "a"), 7, Arc::new(7))),
+            "written before the deletion"
+        );
         assert!(cache.apply(Delta::Applied(Key::new("", "a"), 9, Arc::new(9))), "made again");
         assert!(!cache.apply(Delta::Deleted(Key::new("", "a"), 8)), "the older deletion, seen late");
         assert_eq!(value(&cache, "a"), Some(9));

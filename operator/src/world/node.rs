@@ -82,7 +82,11 @@ pub fn node_terms(spec: &core::PodSpec) -> Vec<NodeTerm> {
         .node_selector
         .iter()
         .flatten()
-        .map(|(key, value)| Requirement { key: key.clone(), operator: Operator::In, values: vec![value.clone()] })
+        .map(|(key, value)| Requirement {
+            key: key.clone(),
+            operator: Operator::In,
+            values: vec![value.clone()],
+        })
         .collect();
     let required = required_terms(spec);
     if required.is_empty() {
@@ -107,7 +111,8 @@ pub fn node_terms(spec: &core::PodSpec) -> Vec<NodeTerm> {
 /// The required node affinity terms of a pod.
 pub fn required_terms(spec: &core::PodSpec) -> &[core::NodeSelectorTerm] {
     let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-    let required = affinity.and_then(|node| node.required_during_scheduling_ignored_during_execution.as_ref());
+    let required =
+        affinity.and_then(|node| node.required_during_scheduling_ignored_during_execution.as_ref());
     required.map_or(&[], |required| &required.node_selector_terms)
 }
 
@@ -158,7 +163,8 @@ mod tests {
         .unwrap();
         let zone = Requirement { key: "zone".into(), operator: Operator::In, values: vec!["a".into()] };
         let gpu = Requirement { key: "gpu".into(), operator: Operator::Exists, values: vec![] };
-        let name = Requirement { key: "metadata.name".into(), operator: Operator::In, values: vec!["n".into()] };
+        let name =
+            Requirement { key: "metadata.name".into(), operator: Operator::In, values: vec!["n".into()] };
         let never = Requirement { key: String::new(), operator: Operator::In, values: vec![] };
         assert_eq!(
             node_terms(&spec),

@@ -75,6 +75,9 @@ pub struct PodClaim {
     pub unneeded: bool,
 }
 
+/// A claim that a container uses, by the pod's name for it, and which request of it if not all.
+pub type Use = (String, Option<String>);
+
 /// What a placement of a pod depends on.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scheduling {
@@ -87,7 +90,7 @@ pub struct Scheduling {
     /// Its priority.
     pub priority: i32,
     /// For each container, the claims it uses, and which request of them if not all.
-    pub containers: Vec<(String, Vec<(String, Option<String>)>)>,
+    pub containers: Vec<(String, Vec<Use>)>,
 }
 
 #[derive(Default, Deserialize)]
@@ -126,10 +129,12 @@ impl View for Pod {
     fn parse(object: DynamicObject) -> Result<Self, serde_json::Error> {
         let body: PodBody = serde_json::from_value(object.data)?;
         let (meta, spec, status) = (object.metadata, body.spec, body.status);
-        let gates: Vec<String> = spec.scheduling_gates.iter().flatten().map(|gate| gate.name.clone()).collect();
+        let gates: Vec<String> =
+            spec.scheduling_gates.iter().flatten().map(|gate| gate.name.clone()).collect();
         let scheduling = (!gates.is_empty()).then(|| Box::new(scheduling(&spec)));
         let phase = status.phase.as_deref().unwrap_or_default();
-        let condition = |type_: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == type_);
+        let condition =
+            |type_: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == type_);
         Ok(Self {
             version: meta.resource_version.clone().unwrap_or_default(),
             created_ms: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_millisecond()),
@@ -139,9 +144,12 @@ impl View for Pod {
             ready: condition("Ready").is_some_and(|condition| condition.status == "True"),
             pinned: pinned(&spec),
             unschedulable: condition("PodScheduled")
-                .filter(|condition| condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable"))
+                .filter(|condition| {
+                    condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable")
+                })
                 .map(|condition| {
-                    let since = condition.last_transition_time.as_ref().map_or(0, |time| time.0.as_millisecond());
+                    let since =
+                        condition.last_transition_time.as_ref().map_or(0, |time| time.0.as_millisecond());
                     (condition.message.clone().unwrap_or_default(), since)
                 }),
             owner: owner(&meta),
@@ -174,14 +182,16 @@ fn marks(meta: &ObjectMeta) -> BTreeMap<String, String> {
 }
 
 fn claims(spec: &core::PodSpec, status: &core::PodStatus) -> Vec<PodClaim> {
-    let made = |name: &str| status.resource_claim_statuses.iter().flatten().find(|status| status.name == name);
+    let made =
+        |name: &str| status.resource_claim_statuses.iter().flatten().find(|status| status.name == name);
     let claim = |claim: &core::PodResourceClaim| {
         let status = made(&claim.name);
         PodClaim {
             name: claim.name.clone(),
             claim: claim.resource_claim_name.clone().or_else(|| status?.resource_claim_name.clone()),
             template: claim.resource_claim_template_name.clone(),
-            unneeded: claim.resource_claim_name.is_none() && status.is_some_and(|s| s.resource_claim_name.is_none()),
+            unneeded: claim.resource_claim_name.is_none()
+                && status.is_some_and(|s| s.resource_claim_name.is_none()),
         }
     };
     spec.resource_claims.iter().flatten().map(claim).collect()
@@ -207,12 +217,12 @@ fn scheduling(spec: &core::PodSpec) -> Scheduling {
 fn pinned(spec: &core::PodSpec) -> Option<String> {
     let named = |term: &core::NodeSelectorTerm| {
         let fields = term.match_fields.iter().flatten();
-        fields
-            .filter(|field| field.key == "metadata.name" && field.operator == "In")
-            .find_map(|field| match field.values.as_deref() {
+        fields.filter(|field| field.key == "metadata.name" && field.operator == "In").find_map(|field| {
+            match field.values.as_deref() {
                 Some([node]) => Some(node.clone()),
                 _ => None,
-            })
+            }
+        })
     };
     let mut nodes = required_terms(spec).iter().map(named);
     let first = nodes.next()??;
@@ -222,7 +232,8 @@ fn pinned(spec: &core::PodSpec) -> Option<String> {
 fn failure(status: &core::PodStatus) -> String {
     let ended = status.container_statuses.iter().flatten().find_map(|container| {
         let state = container.state.as_ref()?.terminated.as_ref()?;
-        (state.exit_code != 0).then(|| format!("container {} exited with code {}", container.name, state.exit_code))
+        (state.exit_code != 0)
+            .then(|| format!("container {} exited with code {}", container.name, state.exit_code))
     });
     let said = || status.message.clone().or_else(|| status.reason.clone());
     ended.or_else(said).unwrap_or_else(|| "the pod failed".to_owned())
@@ -261,7 +272,10 @@ mod tests {
         assert!(pod.gated_by_us_alone());
         assert_eq!((pod.index(), pod.owner.as_ref().map(|o| o.name.as_str())), (Some(3), Some("j")));
         let claims: Vec<_> = pod.claims.iter().map(|c| (c.claim.as_deref(), c.unneeded)).collect();
-        assert_eq!(claims, [(Some("p-gpu-abc"), false), (Some("shared"), false), (None, true), (None, false)]);
+        assert_eq!(
+            claims,
+            [(Some("p-gpu-abc"), false), (Some("shared"), false), (None, true), (None, false)]
+        );
         let scheduling = pod.scheduling.unwrap();
         assert_eq!(scheduling.priority, 5);
         let uses = vec![("gpu".to_owned(), None), ("more".to_owned(), Some("r".to_owned()))];

@@ -72,9 +72,10 @@ fn of_requirements(resources: &ResourceRequirements) -> List {
 }
 
 fn amounts(list: Option<&BTreeMap<String, Quantity>>) -> List {
-    let parsed = list.into_iter().flatten().filter_map(|(name, quantity)| {
-        Some((name.clone(), Amount::parse(&quantity.0).ok()?))
-    });
+    let parsed = list
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, quantity)| Some((name.clone(), Amount::parse(&quantity.0).ok()?)));
     parsed.collect()
 }
 
@@ -132,9 +133,7 @@ mod tests {
 
     #[test]
     fn init_containers_count_one_at_a_time_with_the_sidecars_before_them() {
-        let cpu = |name: &str, cpu: &str, policy: Option<&str>| {
-            json!({"name": name, "restartPolicy": policy, "resources": {"requests": {"cpu": cpu}}})
-        };
+        let cpu = |name: &str, cpu: &str, policy: Option<&str>| json!({"name": name, "restartPolicy": policy, "resources": {"requests": {"cpu": cpu}}});
         let spec = json!({
             "initContainers": [cpu("i1", "1", None), cpu("s1", "200m", Some("Always")), cpu("i2", "3", None)],
             "containers": [cpu("a", "500m", None)],

@@ -115,17 +115,22 @@ impl View for Slice {
 }
 
 fn counters(counters: BTreeMap<String, resource::Counter>) -> BTreeMap<String, u64> {
-    counters.into_iter().map(|(name, counter)| (name, Amount::parse(&counter.value.0).map_or(0, Amount::units))).collect()
+    counters
+        .into_iter()
+        .map(|(name, counter)| (name, Amount::parse(&counter.value.0).map_or(0, Amount::units)))
+        .collect()
 }
 
 fn read_device(device: resource::Device) -> Device {
     let unusable = unusable(&device);
-    let attributes = device.attributes.into_iter().flatten().map(|(name, value)| (qualified(&name), attribute(value)));
+    let attributes =
+        device.attributes.into_iter().flatten().map(|(name, value)| (qualified(&name), attribute(value)));
     let personal = [device::UUID, device::PARENT_UUID, device::MINOR].map(qualified);
     let (identity, attributes) = attributes.partition(|(name, _)| personal.contains(name));
-    let capacity = device.capacity.into_iter().flatten().map(|(name, value)| (qualified(&name), value.value.0));
-    let consumed = device.consumes_counters.into_iter().flatten().next();
-    let (gpu, consumes) = consumed.map(|from| (from.counter_set, counters(from.counters))).unwrap_or_default();
+    let capacity =
+        device.capacity.into_iter().flatten().map(|(name, value)| (qualified(&name), value.value.0));
+    let of_set = device.consumes_counters.into_iter().flatten().next();
+    let (gpu, consumes) = of_set.map(|from| (from.counter_set, counters(from.counters))).unwrap_or_default();
     let fence = |taint: &resource::DeviceTaint| taint.key == names::FENCE_TAINT || taint.effect == "None";
     Device {
         name: device.name,

@@ -20,8 +20,11 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use vingt_crds::{InferenceJob, Tenant, TrainingJob, names};
 
+use super::{
+    Change, Claim, Delta, Deployment, Job, Key, Namespace, Node, Owned, Pod, ServiceKind, Slice,
+    TemplateKind, View, version,
+};
 use crate::client::words;
-use super::{Change, Claim, Deployment, Delta, Job, Key, Namespace, Node, Owned, Pod, ServiceKind, Slice, TemplateKind, View, version};
 
 /// Where changes go.
 pub type Sources = UnboundedSender<Change>;
@@ -67,7 +70,14 @@ async fn watch<V: View>(client: Client, resource: ApiResource, config: watcher::
             }
         }
     };
-    follow(watcher(api, config), &kind, read, |object| (Key::of(&object.metadata), version(&object.metadata)), &to).await;
+    follow(
+        watcher(api, config),
+        &kind,
+        read,
+        |object| (Key::of(&object.metadata), version(&object.metadata)),
+        &to,
+    )
+    .await;
 }
 
 async fn watch_metadata<M, K>(client: Client, config: watcher::Config, to: Sources)
@@ -140,10 +150,10 @@ async fn follow<V: View, O>(
 /// A failed watch in words.
 fn explain(error: &watcher::Error) -> String {
     match error {
-        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
-            words(error)
-        }
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => words(error),
         watcher::Error::WatchError(status) => status.message.clone(),
-        other => other.to_string(),
+        watcher::Error::NoResourceVersion => error.to_string(),
     }
 }

@@ -51,7 +51,9 @@ impl View for Job {
             let message = condition.message.clone().unwrap_or_default();
             match (condition.type_.as_str(), condition.status.as_str()) {
                 ("Complete", "True") => Some((String::new(), message)),
-                ("Failed" | "FailureTarget", "True") => Some((if reason.is_empty() { "Failed".to_owned() } else { reason }, message)),
+                ("Failed" | "FailureTarget", "True") => {
+                    Some((if reason.is_empty() { "Failed".to_owned() } else { reason }, message))
+                }
                 _ => None,
             }
         });
@@ -169,7 +171,10 @@ impl View for Owned<TemplateKind> {
 
 fn ours(meta: &ObjectMeta) -> BTreeMap<String, String> {
     let annotations = meta.annotations.iter().flatten();
-    annotations.filter(|(key, _)| key.starts_with("vingt.dev/")).map(|(key, value)| (key.clone(), value.clone())).collect()
+    annotations
+        .filter(|(key, _)| key.starts_with("vingt.dev/"))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }
 
 #[cfg(test)]
