@@ -334,6 +334,12 @@ pub enum WaitReason {
     NoNode {
         /// What was asked for, in words.
         asked: String,
+        /// How many of its pods fit now.
+        fit: u32,
+        /// The tenant.
+        tenant: String,
+        /// What the tenant has left under its limit, if it has one, and that limit.
+        left: Option<(Units, Units)>,
         /// Nodes turned away, by reason (`cpu`, `memory`, `node selector`, `taint x`), with their number.
         turned_away: BTreeMap<String, u32>,
         /// Nodes looked at.

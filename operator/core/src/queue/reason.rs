@@ -85,11 +85,19 @@ impl<'a, 'c> Reasons<'a, 'c> {
         let survey = self.now[shape].get_or_insert_with(|| cluster.survey(shape));
         let Survey { pods, pods_by_devices, nodes, .. } = *survey;
         let asked = asked(workload);
-        if pods_by_devices >= u64::from(workload.pods) {
-            return WaitReason::NoNode { asked, turned_away: survey.turned_away.clone(), nodes };
-        }
+        let tenant = workload.tenant.clone();
         let fit = below(pods, workload.pods);
-        WaitReason::NoRoom { asked, fit, pods: workload.pods, tenant: workload.tenant.clone(), left }
+        if pods_by_devices >= u64::from(workload.pods) {
+            return WaitReason::NoNode {
+                asked,
+                fit,
+                tenant,
+                left,
+                turned_away: survey.turned_away.clone(),
+                nodes,
+            };
+        }
+        WaitReason::NoRoom { asked, fit, pods: workload.pods, tenant, left }
     }
 
     fn limit(&self, tenant: &str) -> Option<Units> {

@@ -218,7 +218,7 @@ fn nodes_that_do_not_suit_are_counted_by_reason() {
     workload.shape.node_terms.push(NodeTerm { labels: vec![zone], names: vec![] });
     assert_eq!(
         why(&with(snapshot.clone(), workload.clone())),
-        "needs 1 × gpu; devices are free on 5 nodes; turned away: 2 for cpu, 1 for node selector, 1 for \
+        "needs 1 × gpu; 0 fit now; devices are free on 5 nodes; turned away: 2 for cpu, 1 for node selector, 1 for \
          not ready, 1 for taint maintenance"
     );
     workload.shape.resources.cpu_milli = 1_000_000;

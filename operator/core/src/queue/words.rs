@@ -75,16 +75,12 @@ impl fmt::Display for WaitReason {
                 write!(f, "needs {}; {}", in_gpus(*needs), has_left(tenant, *left, *limit))
             }
             Self::NoRoom { asked, fit, tenant, left, pods: _ } => {
-                write!(f, "needs {asked}; {fit} {} now", if *fit == 1 { "fits" } else { "fit" })?;
-                match left {
-                    Some((left, limit)) => write!(f, "; {}", has_left(tenant, *left, *limit)),
-                    None => Ok(()),
-                }
+                f.write_str(&fits_now(asked, *fit, tenant, *left))
             }
-            Self::NoNode { asked, turned_away, nodes } => {
+            Self::NoNode { asked, fit, tenant, left, turned_away, nodes } => {
+                f.write_str(&fits_now(asked, *fit, tenant, *left))?;
                 let (nodes, s) = (*nodes, if *nodes == 1 { "" } else { "s" });
-                write!(f, "needs {asked}; devices are free on {nodes} node{s}; turned away: ")?;
-                f.write_str(&counted(turned_away))
+                write!(f, "; devices are free on {nodes} node{s}; turned away: {}", counted(turned_away))
             }
             Self::Backoff { left_ms } => {
                 write!(f, "was withdrawn; is tried again in {} s", left_ms.saturating_add(999) / 1000)
@@ -95,6 +91,12 @@ impl fmt::Display for WaitReason {
             Self::NoTenant { tenant } => write!(f, "there is no tenant {tenant}"),
         }
     }
+}
+
+fn fits_now(asked: &str, fit: u32, tenant: &str, left: Option<(Units, Units)>) -> String {
+    let fits = if fit == 1 { "fits" } else { "fit" };
+    let left = left.map(|(left, limit)| format!("; {}", has_left(tenant, left, limit)));
+    format!("needs {asked}; {fit} {fits} now{}", left.unwrap_or_default())
 }
 
 fn has_left(tenant: &str, left: Units, limit: Units) -> String {

@@ -234,7 +234,8 @@ fn check_reason(
             assert_eq!((*fit, *pods, *left), (now, wanted, left_of_limit), "{reason}");
             assert!(by_devices < wanted && ever >= wanted, "{reason}");
         }
-        WaitReason::NoNode { turned_away, nodes, .. } => {
+        WaitReason::NoNode { fit, left, turned_away, nodes, .. } => {
+            assert_eq!((*fit, *left), (now, left_of_limit), "{reason}");
             assert!(now < wanted && by_devices >= wanted, "{reason}");
             assert!(turned_away.values().sum::<u32>() <= *nodes && !turned_away.is_empty(), "{reason}");
         }
