@@ -4,10 +4,17 @@
 //!
 //! No trial of this file needs root; those that do are in `real_node.rs`.
 
+mod audit;
 mod chart;
+mod dump;
+mod geometry;
 mod http;
+mod nodes;
+mod path;
 mod policies;
+mod space;
 mod suite;
+mod waits;
 
 use libtest_mimic::Arguments;
 
@@ -19,10 +26,18 @@ const AT_ONCE: usize = 6;
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_ONCE);
-    let suite = Suite::new();
+    let suite = match Suite::new() {
+        Ok(suite) => suite,
+        Err(error) => {
+            eprintln!("the suite cannot start: {error:#}");
+            std::process::exit(101);
+        }
+    };
     // In this order: those that want the cluster for themselves come before the
     // many that share it.
-    let trials = [chart::trials(&suite), policies::trials(&suite)].into_iter().flatten().collect();
+    let trials =
+        [chart::trials(&suite), policies::trials(&suite), path::trials(&suite), waits::trials(&suite)];
+    let trials = trials.into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     let stopped = suite.stop();
     if let Err(error) = &stopped {
