@@ -249,6 +249,25 @@ async fn after_a_reboot_the_partition_is_made_anew_and_nobody_elses_is_taken_for
     assert_eq!(node.partitions(), theirs);
 }
 
+/// While the agent was away, somebody removed our partition and made one of their own in its place.
+#[tokio::test]
+async fn a_partition_that_took_the_place_of_ours_is_not_ours() {
+    let node = Node::new(&[true]);
+    let claim = node.claim("x", &[HALF]);
+    let before = agent(&node).await;
+    before.prepare(claim.clone()).await.unwrap();
+    drop(before);
+    let ours = node.partitions()[0].1.clone();
+    node.remove(0, ours.id);
+    node.foreign(0, 9, Placement { start: 0, size: 4 }, 60);
+    let theirs = node.partitions();
+    assert_eq!((theirs[0].1.id, theirs[0].1.start), (ours.id, ours.start), "the same id and place");
+    let agent = agent(&node).await;
+    assert_eq!(refused(&agent, &claim).await.0, "foreign-partition");
+    agent.unprepare(claim).await.unwrap();
+    assert_eq!(node.partitions(), theirs);
+}
+
 #[tokio::test]
 async fn a_lost_or_damaged_journal_is_rebuilt_from_decided_claims_and_destroys_nothing() {
     for damage in ["{ \"format\": ", "", "gone"] {

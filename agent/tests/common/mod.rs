@@ -105,6 +105,15 @@ impl Node {
         session.create_compute_instance(uuid, instance, multiprocessors).unwrap();
     }
 
+    /// Removes a partition as somebody else would.
+    pub fn remove(&self, minor: u32, gpu_instance: u32) {
+        let session = Session::open(self.root.join("libnvidia-ml.so.1").as_os_str()).unwrap();
+        let inventory = session.inventory().unwrap();
+        let uuid = &inventory.by_minor(minor).unwrap().uuid;
+        session.destroy_compute_instance(uuid, gpu_instance, 0).unwrap();
+        session.destroy_gpu_instance(uuid, gpu_instance).unwrap();
+    }
+
     /// Makes a claim that is allocated and decided.
     pub fn claim(&self, name: &str, devices: &[&str]) -> ClaimRef {
         let claim = ClaimRef { namespace: "prod".into(), name: name.into(), uid: format!("uid-{name}") };
