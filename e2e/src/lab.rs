@@ -27,6 +27,7 @@ use crate::virtual_node::{Addresses, Program, Programs, Shared, VirtualNode};
 
 /// What a lab is to have.
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools)] // independent switches, named where they are set
 pub struct LabConfig {
     /// Name of the lab; labs of different names run side by side.
     pub name: String,
@@ -85,6 +86,8 @@ pub struct LabState {
     pub kubernetes: PathBuf,
     /// Number of virtual nodes.
     pub virtual_nodes: usize,
+    /// Whether there is a real node.
+    pub real_node: bool,
     /// Whether everything was ready.
     pub ready: bool,
 }
@@ -177,7 +180,7 @@ impl Lab {
         };
         let whole_from = self.config.virtual_nodes.saturating_sub(self.config.whole_gpu_nodes);
         for index in 0..self.config.virtual_nodes {
-            let mut node = VirtualNode::new(&self.layout, &self.control_plane, &shared, index).await?;
+            let node = VirtualNode::new(&self.layout, &self.control_plane, &shared, index).await?;
             let folder = node.folder().join("gpu");
             let library = &shared.artifacts.emulator;
             let mig = index < whole_from;
@@ -216,6 +219,7 @@ impl Lab {
             server: self.control_plane.server().to_owned(),
             kubernetes: self.kubernetes.clone(),
             virtual_nodes: self.nodes.len(),
+            real_node: self.real_node.is_some(),
             ready,
         };
         std::fs::write(self.layout.state(), serde_json::to_vec_pretty(&state)?)?;
@@ -224,7 +228,7 @@ impl Lab {
 
     /// Ends everything and removes the lab's folder.
     pub async fn stop(mut self) -> Result<()> {
-        for node in &mut self.nodes {
+        for node in &self.nodes {
             node.power_off().await;
         }
         let real = match &mut self.real_node {
@@ -256,14 +260,9 @@ impl Lab {
         client(authority.kubeconfig(self.control_plane.server(), user, group)?).await
     }
 
-    /// The virtual nodes.
+    /// The virtual nodes; each can be switched off and on.
     pub fn nodes(&self) -> &[VirtualNode] {
         &self.nodes
-    }
-
-    /// A virtual node, to switch it off and on.
-    pub fn node_mut(&mut self, index: usize) -> Option<&mut VirtualNode> {
-        self.nodes.get_mut(index)
     }
 
     /// The operator, all replicas.

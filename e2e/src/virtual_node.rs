@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use kube::Client;
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -49,7 +50,7 @@ pub const EXIT_CODE: &str = "lab.vingt.dev/exit-code";
 /// A virtual node.
 pub struct VirtualNode {
     core: Arc<Core>,
-    running: Option<Running>,
+    running: Mutex<Option<Running>>,
 }
 
 struct Running {
@@ -126,11 +127,11 @@ impl VirtualNode {
             folder,
             name,
         };
-        Ok(Self { core: Arc::new(core), running: None })
+        Ok(Self { core: Arc::new(core), running: Mutex::default() })
     }
 
     /// Switches the node on: it registers and takes pods.
-    pub async fn start(&mut self) -> Result<()> {
+    pub async fn start(&self) -> Result<()> {
         let core = self.core.clone();
         node::register(&core.client, &core.name, &addresses::reported(&core.address)).await?;
         let stop = CancellationToken::new();
@@ -145,14 +146,14 @@ impl VirtualNode {
             tokio::spawn(async move { plugging.plugins.watch(&plugging.client).await }),
             tokio::spawn(watch::pods(core, tasks.clone(), stop.clone())),
         ];
-        self.running = Some(Running { stop, tasks, kubelet });
+        *self.running.lock().await = Some(Running { stop, tasks, kubelet });
         Ok(())
     }
 
     /// Pulls the plug: no heartbeat, no kubelet, its processes killed. The API
     /// server learns of it only by the silence.
-    pub async fn power_off(&mut self) {
-        let Some(running) = self.running.take() else { return };
+    pub async fn power_off(&self) {
+        let Some(running) = self.running.lock().await.take() else { return };
         for control in self.core.programs.on(&self.core.name) {
             control.hold(true);
             control.kill();

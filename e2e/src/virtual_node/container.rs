@@ -2,6 +2,7 @@
 //! restarted when it ends, stopped with its grace.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -39,6 +40,7 @@ pub struct Control {
     pub log: PathBuf,
     process: Mutex<Option<Identity>>,
     held: watch::Sender<bool>,
+    killed: AtomicBool,
 }
 
 impl Control {
@@ -51,6 +53,7 @@ impl Control {
             log,
             process: Mutex::default(),
             held: watch::Sender::new(held),
+            killed: AtomicBool::new(false),
         }
     }
 
@@ -60,9 +63,11 @@ impl Control {
         process.clone().filter(Identity::is_alive)
     }
 
-    /// `kill -9`. It is started again, as any container is.
+    /// `kill -9`. It is started again, at once: a test that kills a program
+    /// over and over is no crash loop.
     pub fn kill(&self) {
         if let Some(process) = self.process() {
+            self.killed.store(true, Ordering::Relaxed);
             process.kill();
         }
     }
@@ -156,6 +161,9 @@ impl Runner {
             self.tell(&changes, state, restarts).await;
             if !again {
                 return;
+            }
+            if self.control.killed.swap(false, Ordering::Relaxed) {
+                backoff = Duration::ZERO;
             }
             info!("{} ended with {exit_code}; started again in {backoff:?}", self.name);
             if stop.run_until_cancelled(sleep(backoff)).await.is_none() {
