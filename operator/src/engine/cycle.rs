@@ -25,6 +25,7 @@ impl Engine {
         let mut gangs = self.track_gangs(&mut picture, &tenancy, &members, now_ms);
         let plan = vingt_core::plan(&picture.snapshot, now_ms);
         self.count(&picture, &plan);
+        self.waiting = plan.waits.len();
         let mut reasons = reasons(&picture, &plan);
 
         self.admit(&picture, &plan, &mut gangs, now_ms);

@@ -7,26 +7,26 @@ use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::resource::v1::ResourceClaimTemplate;
 use k8s_openapi::jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 use vingt_core::ClaimState;
-use vingt_core::lifecycle::{GangStep, next_step, not_before_ms};
-use vingt_core::model::{Admission, PodShape, Snapshot, Workload};
-use vingt_crds::{Assignment, ConditionType, DecidedDevice, DecisionRecord, TrainingJob, names};
+use vingt_core::lifecycle::{GangStep, next_step};
+use vingt_core::model::{Admission, Snapshot, Workload};
+use vingt_crds::{Assignment, DecidedDevice, DecisionRecord, TrainingJob};
 
 use super::api::{Failure, Target, Writer};
 use super::bind::{self, BindClaim, OpenGate};
 use super::pods::{one, reread};
+use super::queue::remove_finalizer;
 use super::{Engine, ensure};
 use crate::jobs::facts::{self, Gang, GatedWorker, Holders, gang_workload};
 use crate::jobs::objects::{self, Parent};
-use crate::jobs::status::{self, INVALID, Record};
+use crate::jobs::status::{self, Record};
 use crate::jobs::template::claim_template_name;
-use crate::snapshot::ask::class_selectors;
 use crate::snapshot::members::Members;
 use crate::snapshot::occupancy::{Pending, PendingPod};
-use crate::snapshot::{Picture, Subject, no_tenant, pods};
+use crate::snapshot::{Picture, Subject};
 use crate::tenants::Tenancy;
-use crate::world::{Change, Job, Key, Owned, ServiceKind, TemplateKind, node_terms, requests, tolerations};
+use crate::world::{Change, Job, Key, Owned, ServiceKind, TemplateKind};
 
 /// A `TrainingJob` in one cycle.
 pub(super) struct Tracked {
@@ -99,7 +99,7 @@ impl Engine {
             let step = next_step(&gang.facts, now_ms);
             let mut it = Tracked { key, job, gang, step, record: Record::Nothing, pending: None };
             if it.step == GangStep::Queue {
-                it.record = match self.queue(&it, tenancy, now_ms) {
+                it.record = match self.queue(&it.key, &it.job, tenancy, now_ms) {
                     Ok(Some(workload)) => {
                         picture.enter(Subject::Gang(it.key.clone()), workload);
                         Record::Nothing
@@ -112,93 +112,6 @@ impl Engine {
         }
         picture.snapshot.device_sets.clone_from(&self.layout.sets);
         tracked
-    }
-
-    /// The gang as a waiting workload; none while it is being checked.
-    fn queue(&mut self, it: &Tracked, tenancy: &Tenancy, now_ms: i64) -> Result<Option<Workload>, Record> {
-        let object = objects::job(&it.job).map_err(Record::Invalid)?;
-        let Some(tenant) = tenancy.tenant(&it.key.namespace) else {
-            return Err(Record::Waits(no_tenant(&it.key.namespace)));
-        };
-        if !self.checked(it, object)? {
-            let refusal = self.refusals.get(&gang_workload(&it.key));
-            return refusal.map_or(Ok(None), |why| Err(Record::Waits(why.clone())));
-        }
-        let spec = &it.job.spec;
-        let mut asked = objects::asked(&spec.gpu);
-        let mut selectors = class_selectors(&asked.class, &self.world.classes).map_err(Record::Waits)?;
-        selectors.append(&mut asked.selectors);
-        asked.selectors = selectors;
-        let mut request = pods::request(&asked, &mut self.layout).map_err(Record::Waits)?;
-        request.label = label(&it.job);
-        let pod = spec.template.parse().ok().and_then(|template| template.spec).unwrap_or_default();
-        let no_status = vingt_crds::TrainingJobStatus::default();
-        let status = it.job.status.as_ref().unwrap_or(&no_status);
-        let evicted = facts::condition(&status.conditions, ConditionType::Evicted)
-            .filter(|evicted| evicted.status == "True");
-        let not_before_ms = evicted.filter(|_| status.withdrawals > 0).map_or(0, |evicted| {
-            not_before_ms(status.withdrawals, evicted.last_transition_time.0.as_millisecond())
-        });
-        if not_before_ms > now_ms {
-            self.look_again_at_ms(not_before_ms);
-        }
-        let created = || it.job.metadata.creation_timestamp.as_ref();
-        let queued_ms =
-            status.waiting_since.as_ref().or_else(created).map_or(now_ms, |time| time.0.as_millisecond());
-        Ok(Some(Workload {
-            key: gang_workload(&it.key),
-            tenant: tenant.to_owned(),
-            priority: spec.priority,
-            queued_ms,
-            not_before_ms,
-            avoid: status.avoid_nodes.iter().cloned().collect(),
-            pods: spec.workers,
-            shape: PodShape {
-                resources: requests::of_pod(&pod),
-                node_terms: node_terms(&pod),
-                tolerations: tolerations(&pod),
-                pinned: None,
-                requests: vec![request],
-            },
-        }))
-    }
-
-    /// Whether the API server has seen the Job and would accept it, and the job
-    /// has its finalizer; if not, asks it. The error says what is wrong with the job.
-    fn checked(&mut self, it: &Tracked, object: Value) -> Result<bool, Record> {
-        let generation = it.job.metadata.generation;
-        let uid = it.job.metadata.uid.clone().unwrap_or_default();
-        let known = self.verdicts.get(&uid).filter(|(of, _)| *of == generation);
-        if let Some((_, Some(refusal))) = known {
-            return Err(Record::Invalid(refusal.clone()));
-        }
-        let protected =
-            it.job.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == names::JOB_FINALIZER);
-        // That it was queued in this form before is written in its status.
-        let conditions =
-            it.job.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        let queued = facts::condition(conditions, ConditionType::QuotaReserved).is_some_and(|condition| {
-            condition.observed_generation == generation && condition.reason != INVALID
-        });
-        if protected && (queued || known.is_some()) {
-            return Ok(true);
-        }
-        let workload = gang_workload(&it.key);
-        if self.free(&workload) {
-            let target = Target::object::<batch::Job>(&it.key);
-            let patch = (!protected).then(|| add_finalizer(&it.job));
-            let key = it.key.clone();
-            self.start_check(workload, (uid, generation), |writer| async move {
-                writer.would_create(&target, &object).await?;
-                match patch {
-                    Some(patch) => Ok(vec![
-                        writer.merge::<TrainingJob>(&Target::object::<TrainingJob>(&key), &patch).await?,
-                    ]),
-                    None => Ok(vec![]),
-                }
-            });
-        }
-        Ok(false)
     }
 
     /// Carries out what follows for one gang.
@@ -431,12 +344,6 @@ impl Engine {
     }
 }
 
-/// What is asked for, as people call it.
-fn label(job: &TrainingJob) -> String {
-    let gpu = &job.spec.gpu;
-    if gpu.count.is_some() { "gpu".to_owned() } else { gpu.to_string() }
-}
-
 async fn create(writer: &Writer, key: &Key, job: &TrainingJob) -> (Vec<Change>, Result<(), Failure>) {
     let uid = job.metadata.uid.clone().unwrap_or_default();
     let parent = Parent::training(job);
@@ -456,21 +363,4 @@ async fn create(writer: &Writer, key: &Key, job: &TrainingJob) -> (Vec<Change>, 
     }
     .await;
     (changes, result)
-}
-
-fn add_finalizer(job: &TrainingJob) -> Value {
-    let mut finalizers = job.metadata.finalizers.clone().unwrap_or_default();
-    finalizers.push(names::JOB_FINALIZER.to_owned());
-    finalizers_patch(job, &finalizers)
-}
-
-fn remove_finalizer(job: &TrainingJob) -> Value {
-    let mut finalizers = job.metadata.finalizers.clone().unwrap_or_default();
-    finalizers.retain(|finalizer| finalizer != names::JOB_FINALIZER);
-    finalizers_patch(job, &finalizers)
-}
-
-fn finalizers_patch(job: &TrainingJob, finalizers: &[String]) -> Value {
-    let meta = &job.metadata;
-    json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": finalizers}})
 }

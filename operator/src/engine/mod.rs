@@ -12,6 +12,7 @@ mod cycle;
 mod events;
 mod gangs;
 mod pods;
+mod queue;
 mod servers;
 mod sweep;
 mod tenants;
@@ -30,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 use api::Target;
 pub use api::{Failure, Writer};
 
+use vingt_core::model::PodShape;
+
 use crate::metrics::Metrics;
 use crate::snapshot::layout::Layout;
 use crate::snapshot::occupancy::Pending;
@@ -38,6 +41,8 @@ use events::Events;
 
 /// How long changes are gathered before a cycle: many come at once.
 const GATHER: Duration = Duration::from_millis(20);
+/// At most, should cycles take long: then half of what the last one took.
+const GATHER_AT_MOST: Duration = Duration::from_millis(200);
 /// A cycle at least this often: some reasons depend on the time alone.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(5);
 /// Writes under way at a time; what is left comes with the next cycle.
@@ -89,6 +94,10 @@ pub struct Engine {
     verdicts: BTreeMap<String, (Option<i64>, Option<String>)>,
     /// What the API server refused last, by object.
     refusals: BTreeMap<String, String>,
+    /// What a worker of a job needs of its node, by the job's UID and its generation.
+    shapes: BTreeMap<String, (Option<i64>, PodShape)>,
+    /// Jobs and pods that wait: the more, the less often changed numbers are told.
+    waiting: usize,
     /// Nodes that did not work out for the pods of a controller, by its UID.
     avoid: BTreeMap<String, Avoided>,
 }
@@ -139,6 +148,8 @@ impl Engine {
             look_again: None,
             verdicts: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            shapes: BTreeMap::new(),
+            waiting: 0,
             avoid: BTreeMap::new(),
         }
     }
@@ -146,6 +157,7 @@ impl Engine {
     /// Runs until `stop` is cancelled or the watches end, then finishes the writes under way.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut forget = Instant::now() + REMEMBER_DELETED;
+        let mut gather = GATHER;
         loop {
             let wake = self.look_again.unwrap_or_else(|| Instant::now() + AT_LEAST_EVERY);
             let changed = tokio::select! {
@@ -160,7 +172,7 @@ impl Engine {
             if !changed {
                 continue;
             }
-            self.gather(&stop).await;
+            self.gather(gather, &stop).await;
             if Instant::now() >= forget {
                 self.world.forget_deleted();
                 self.forget();
@@ -170,10 +182,12 @@ impl Engine {
                 if let Some(synced) = self.synced.take() {
                     synced();
                 }
-                let timer = self.metrics.cycle_seconds.start_timer();
+                let began = Instant::now();
                 self.look_again = None;
                 self.cycle();
-                timer.observe_duration();
+                let took = began.elapsed();
+                self.metrics.cycle_seconds.observe(took.as_secs_f64());
+                gather = (took / 2).clamp(GATHER, GATHER_AT_MOST);
             }
         }
         tracing::info!(writes = self.tasks.len(), "stopping: the writes under way are finished");
@@ -185,8 +199,8 @@ impl Engine {
     }
 
     /// Takes in what comes within a moment.
-    async fn gather(&mut self, stop: &CancellationToken) {
-        let until = Instant::now() + GATHER;
+    async fn gather(&mut self, for_: Duration, stop: &CancellationToken) {
+        let until = Instant::now() + for_;
         loop {
             tokio::select! {
                 biased;
@@ -276,6 +290,7 @@ impl Engine {
         let uids: BTreeSet<&str> =
             self.world.training_jobs.iter().filter_map(|(_, job)| job.metadata.uid.as_deref()).collect();
         self.verdicts.retain(|uid, _| uids.contains(uid.as_str()));
+        self.shapes.retain(|uid, _| uids.contains(uid.as_str()));
         let failed = &self.failed;
         self.refusals.retain(|object, _| failed.contains_key(object));
     }

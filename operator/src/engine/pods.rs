@@ -20,6 +20,8 @@ use crate::world::{Change, Claim, Key, Pod};
 
 /// How long a reason stands before only its numbers may change.
 const RETELL: Duration = Duration::from_secs(5);
+/// How many reasons whose numbers have changed are written in a second, at most.
+const RETOLD_PER_SECOND: usize = 100;
 /// How long the claims of a new pod may take without a word.
 const YOUNG_MS: i64 = 3000;
 
@@ -226,7 +228,8 @@ impl Engine {
             if told.text == why {
                 return false;
             }
-            let again = told.at + RETELL;
+            let rate = u32::try_from(self.waiting / RETOLD_PER_SECOND).unwrap_or(u32::MAX);
+            let again = told.at + RETELL.max(Duration::from_secs(1).saturating_mul(rate));
             if again > now {
                 self.look_again_at(again);
                 return false;

@@ -132,8 +132,11 @@ impl Occupancy {
                 _ => live.insert(index),
             };
         }
-        let shape = job.spec.template.parse().ok().and_then(|template| template.spec);
-        let shape = shape.map(|spec| requests::of_pod(&spec)).unwrap_or_default();
+        let mut shape = None;
+        let read = || {
+            let spec = job.spec.template.parse().ok().and_then(|template| template.spec);
+            spec.map(|spec| requests::of_pod(&spec)).unwrap_or_default()
+        };
         for assignment in &status.assignments {
             if ended.contains(&assignment.worker) && !live.contains(&assignment.worker) {
                 continue;
@@ -142,7 +145,7 @@ impl Occupancy {
                 self.add_device(&device.pool, &device.device, tenant, 0);
             }
             if !live.contains(&assignment.worker) {
-                self.add_requests(&assignment.node, &shape);
+                self.add_requests(&assignment.node, shape.get_or_insert_with(read));
             }
         }
     }
