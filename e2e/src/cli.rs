@@ -122,7 +122,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Up(options) => daemon::up(&options).await?,
         Command::Demo(options) => demo(&options).await?,
-        Command::Status => daemon::status().await?,
+        Command::Status => daemon::status()?,
         Command::Down(name) => daemon::down(&Layout::new(&name.name)?).await?,
         Command::Serve(options) => daemon::serve(&options).await?,
         Command::Guard(name) => guard(&Layout::new(&name.name)?).await?,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::build::workspace;
+use crate::build::{has_extension, workspace};
 use crate::lab::Lab;
 use checks::Expectation;
 use picture::Picture;
@@ -56,7 +56,8 @@ pub async fn run(lab: &mut Lab, once: bool) -> Result<()> {
     }
     println!("\nThe lab is yours until Ctrl-C:");
     println!("  export KUBECONFIG={}", lab.kubeconfig().display());
-    println!("  export PATH={}:$PATH\n", lab.kubernetes().display());
+    println!("  export PATH={}:$PATH", lab.kubernetes().display());
+    println!("Logs are in {}/logs.\n", lab.folder().display());
     let mut screen = Screen::new();
     loop {
         screen.next(lab).await?;
@@ -75,7 +76,7 @@ struct Step {
 fn steps(real_node: bool) -> Result<Vec<Step>> {
     let mut samples = Vec::new();
     for entry in std::fs::read_dir(workspace().join("e2e/samples"))? {
-        samples.extend(entry?.file_name().into_string().ok().filter(|name| name.ends_with(".yaml")));
+        samples.extend(entry?.file_name().into_string().ok().filter(|name| has_extension(name, "yaml")));
     }
     samples.sort();
     let (first, rest): (Vec<String>, Vec<String>) =

@@ -124,9 +124,10 @@ pub async fn ensure_built(component: Component) -> Result<PathBuf> {
         hash.update(part.len().to_le_bytes());
         hash.update(part);
     }
-    let hash = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hash = hash.finalize();
+    let hash = u64::from_be_bytes(std::array::from_fn(|index| hash[index]));
     let bin = cache()?.join("bin");
-    let target = bin.join(format!("{}-{hash}", component.name()));
+    let target = bin.join(format!("{}-{hash:016x}", component.name()));
     if target.is_dir() {
         return Ok(target);
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use super::{Progress, workspace};
+use super::{Progress, has_extension, workspace};
 
 /// Paths of what was built.
 #[derive(Debug, Clone)]
@@ -65,7 +65,7 @@ pub async fn build() -> Result<Artifacts> {
         let name = message["target"]["name"].as_str().unwrap_or_default();
         progress.advance(name);
         let shared = message["filenames"].as_array().into_iter().flatten();
-        let shared = shared.filter_map(Value::as_str).filter(|file| file.ends_with(".so"));
+        let shared = shared.filter_map(Value::as_str).filter(|file| has_extension(file, "so"));
         for file in message["executable"].as_str().into_iter().chain(shared) {
             found.push((name.to_owned(), PathBuf::from(file)));
         }

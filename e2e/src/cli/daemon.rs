@@ -71,7 +71,7 @@ pub async fn up(options: &Options) -> Result<()> {
     println!("\nThe lab \"{}\" runs. To use it:", layout.name());
     println!("  export KUBECONFIG={}", layout.kubeconfig().display());
     println!("  export PATH={}:$PATH", state.kubernetes.display());
-    println!("`cargo lab down` ends it.");
+    println!("Logs are in {}. `cargo lab down` ends it.", layout.logs().display());
     Ok(())
 }
 
@@ -112,7 +112,7 @@ pub async fn down(layout: &Layout) -> Result<()> {
 }
 
 /// One line per lab.
-pub async fn status() -> Result<()> {
+pub fn status() -> Result<()> {
     let names = Layout::existing();
     if names.is_empty() {
         println!("no lab runs");
@@ -121,9 +121,10 @@ pub async fn status() -> Result<()> {
         let layout = Layout::new(&name)?;
         let says = match read_state(&layout) {
             Some(state) if state.owner.is_alive() && state.ready => format!(
-                "runs at {}, {} virtual nodes, KUBECONFIG={}",
+                "runs at {}, {} virtual nodes{}, KUBECONFIG={}",
                 state.server,
                 state.virtual_nodes,
+                if state.real_node { " and a real one" } else { "" },
                 layout.kubeconfig().display()
             ),
             Some(state) if state.owner.is_alive() => "is starting".to_owned(),

@@ -92,20 +92,17 @@ pub async fn heartbeats(client: &Client, name: &str, address: &str) {
 async fn heartbeat(client: &Client, name: &str, address: &str) -> Result<()> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
     let now = MicroTime(Timestamp::now());
-    match leases.get_opt(name).await? {
-        Some(_) => {
-            let renewal = json!({"spec": {"renewTime": now}});
-            leases.patch(name, &PatchParams::default(), &Patch::Merge(renewal)).await?;
-        }
-        None => {
-            let mut lease = Lease::default();
-            lease.metadata.name = Some(name.to_owned());
-            let spec = lease.spec.get_or_insert_default();
-            spec.holder_identity = Some(name.to_owned());
-            spec.lease_duration_seconds = Some(LEASE_SECONDS);
-            spec.renew_time = Some(now);
-            leases.create(&PostParams::default(), &lease).await?;
-        }
+    if leases.get_opt(name).await?.is_some() {
+        let renewal = json!({"spec": {"renewTime": now}});
+        leases.patch(name, &PatchParams::default(), &Patch::Merge(renewal)).await?;
+    } else {
+        let mut lease = Lease::default();
+        lease.metadata.name = Some(name.to_owned());
+        let spec = lease.spec.get_or_insert_default();
+        spec.holder_identity = Some(name.to_owned());
+        spec.lease_duration_seconds = Some(LEASE_SECONDS);
+        spec.renew_time = Some(now);
+        leases.create(&PostParams::default(), &lease).await?;
     }
     // A node that was away is unready until it says otherwise.
     let nodes: Api<Node> = Api::all(client.clone());

@@ -52,10 +52,8 @@ impl Plugins {
 
     /// The socket of a registered driver.
     pub fn endpoint(&self, driver: &str) -> Result<PathBuf> {
-        let drivers = self.lock();
-        let driver_ = drivers.get(driver);
-        let found = driver_.with_context(|| format!("DRA driver {driver} is not registered"))?;
-        Ok(found.endpoint.clone())
+        let endpoint = self.lock().get(driver).map(|found| found.endpoint.clone());
+        endpoint.with_context(|| format!("DRA driver {driver} is not registered"))
     }
 
     /// Registers and watches drivers for ever.

@@ -142,7 +142,9 @@ impl Worker {
                 return true;
             }
             self.report("Running", states, restarts, pod_ip).await;
-            restarts.iter_mut().for_each(|count| *count += 1);
+            for count in restarts.iter_mut() {
+                *count += 1;
+            }
             tokio::select! {
                 () = sleep(RETRY) => {}
                 () = self.ending() => return false,
@@ -195,7 +197,9 @@ impl Worker {
         stop.cancel();
         drop(changes);
         tasks.wait().await;
-        controls.into_iter().for_each(|control| self.core.programs.remove(&control));
+        for control in controls {
+            self.core.programs.remove(&control);
+        }
         finished
     }
 
