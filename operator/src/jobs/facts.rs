@@ -80,7 +80,7 @@ pub struct Gang {
     pub gated: Vec<GatedWorker>,
     /// Workers that are ready or have succeeded.
     pub well: u32,
-    /// Nodes of workers that are bound and not ready.
+    /// Nodes of workers that may start, or have started, and are not ready.
     pub unready_nodes: Vec<String>,
     /// How a worker failed, if one did.
     pub failure: Option<String>,
@@ -185,10 +185,13 @@ impl Gang {
         }
         if pod.ended || pod.ready {
             self.well += 1;
-        } else if let Some(node) = &pod.node
-            && !self.unready_nodes.contains(node)
-        {
-            self.unready_nodes.push(node.clone());
+        } else if !gated {
+            // One that kube-scheduler refuses is on no node; the plan says where it was to go.
+            let planned = status.assignments.iter().find(|assignment| assignment.worker == index);
+            let node = pod.node.as_ref().or(planned.map(|assignment| &assignment.node));
+            if let Some(node) = node.filter(|node| !self.unready_nodes.contains(node)) {
+                self.unready_nodes.push(node.clone());
+            }
         }
         if !gated {
             return;
