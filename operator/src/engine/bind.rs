@@ -336,3 +336,107 @@ pub async fn undo(writer: &Writer, claims: Vec<Undo>, changes: &mut Vec<Change>)
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::resource::v1::DeviceClass;
+
+    use super::*;
+    use crate::snapshot::layout::tests::list;
+    use crate::world::World;
+
+    fn world() -> World {
+        let mut world = World::default();
+        list::<DeviceClass>(
+            &mut world,
+            [json!({"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass",
+            "metadata": {"name": "mig.vingt.dev", "resourceVersion": "1"},
+            "spec": {"config": [{"opaque": {"driver": "gpu.vingt.dev", "parameters": {"of": "class"}}}]}})],
+        );
+        list::<Claim>(
+            &mut world,
+            [json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+            "metadata": {"name": "c", "namespace": "p", "uid": "cu", "resourceVersion": "5", "finalizers": ["example.com/kept"]},
+            "spec": {"devices": {
+                "requests": [{"name": "gpu", "exactly": {"deviceClassName": "mig.vingt.dev",
+                    "tolerations": [{"key": "gpu.vingt.dev/xid", "operator": "Exists", "effect": "NoExecute"}]}}],
+                "config": [{"requests": ["gpu"], "opaque": {"driver": "gpu.vingt.dev", "parameters": {"of": "claim"}}}]}}})],
+        );
+        list::<Pod>(
+            &mut world,
+            [json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "x", "namespace": "p", "uid": "px", "resourceVersion": "9", "annotations": {"vingt.dev/waiting": "why"}},
+            "spec": {"containers": [], "schedulingGates": [{"name": "vingt.dev/admission"}],
+                "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                    {"matchExpressions": [{"key": "a", "operator": "Exists"}]},
+                    {"matchExpressions": [{"key": "b", "operator": "Exists"}]}]}}}}})],
+        );
+        world
+    }
+
+    fn record() -> DecisionRecord {
+        serde_json::from_value(json!({"version": 1, "claim": "cu", "node": "n", "units": 28, "tenant": "t", "workload": "Pod/p/x",
+            "start": "2026-01-01T00:00:00Z", "devices": [{"request": "gpu", "pool": "n", "device": "d"}]}))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_record_is_written_with_the_version_it_was_decided_on() {
+        let world = world();
+        let (key, pod) = (Key::new("p", "c"), Key::new("p", "x"));
+        let claim = world.claims.get(&key).unwrap();
+        let bind =
+            BindClaim::new(&key, claim, record(), (&pod, world.pods.get(&pod).unwrap()), &world.classes);
+        assert_eq!(
+            record_patch(&bind),
+            json!({"metadata": {"uid": "cu", "resourceVersion": "5",
+                "finalizers": ["example.com/kept", "resource.kubernetes.io/delete-protection"],
+                "annotations": {"vingt.dev/decision": record().to_json()}}})
+        );
+        assert_eq!(bind.consumer, consumer(&pod, "px"));
+        assert!(!bind.recorded && bind.allocation.is_some());
+    }
+
+    #[test]
+    fn an_allocation_has_what_the_stock_allocator_would_copy() {
+        let world = world();
+        let claim = world.claims.get(&Key::new("p", "c")).unwrap();
+        let allocation = serde_json::to_value(allocation(claim, &record(), &world.classes)).unwrap();
+        assert_eq!(
+            allocation,
+            json!({
+                "devices": {
+                    "results": [{"driver": "gpu.vingt.dev", "pool": "n", "device": "d", "request": "gpu",
+                        "tolerations": [{"key": "gpu.vingt.dev/xid", "operator": "Exists", "effect": "NoExecute"}]}],
+                    "config": [
+                        {"source": "FromClass", "requests": ["gpu"], "opaque": {"driver": "gpu.vingt.dev", "parameters": {"of": "class"}}},
+                        {"source": "FromClaim", "requests": ["gpu"], "opaque": {"driver": "gpu.vingt.dev", "parameters": {"of": "claim"}}},
+                    ],
+                },
+                "nodeSelector": {"nodeSelectorTerms": [
+                    {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]},
+                ]},
+            })
+        );
+    }
+
+    #[test]
+    fn the_gate_comes_off_with_every_term_pinned() {
+        let world = world();
+        let key = Key::new("p", "x");
+        let node = json!([{"key": "metadata.name", "operator": "In", "values": ["n"]}]);
+        assert_eq!(
+            OpenGate::pinned(&key, world.pods.get(&key).unwrap(), "n").patch,
+            json!({
+                "metadata": {"uid": "px", "resourceVersion": "9", "annotations": {"vingt.dev/waiting": null}},
+                "spec": {
+                    "schedulingGates": [],
+                    "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                        {"matchExpressions": [{"key": "a", "operator": "Exists"}], "matchFields": node},
+                        {"matchExpressions": [{"key": "b", "operator": "Exists"}], "matchFields": node},
+                    ]}}},
+                },
+            })
+        );
+    }
+}

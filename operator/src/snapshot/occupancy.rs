@@ -218,3 +218,121 @@ fn decided_node(key: &Key, pod: &Pod, world: &World) -> Option<String> {
     };
     claims.filter(for_it).find_map(|claim| claim.devices().first().map(|device| device.pool.clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::layout::tests::{list, slices};
+    use super::*;
+    use crate::world::{Job, Slice};
+
+    const A: &str = "gpu-0-mig-3g40gb-0";
+    const B: &str = "gpu-0-mig-3g40gb-4";
+
+    fn record(workload: &str, device: &str) -> String {
+        json!({"version": 1, "claim": "u", "node": "n", "units": 28, "tenant": "prod", "workload": workload,
+            "start": "2026-01-01T00:00:00Z", "devices": [{"request": "gpu", "pool": "n", "device": device}]})
+        .to_string()
+    }
+
+    fn claim(name: &str, decision: Option<String>, protected: bool, device: Option<&str>) -> Value {
+        let finalizers: &[&str] = if protected { &["resource.kubernetes.io/delete-protection"] } else { &[] };
+        let allocation = device.map(|device| {
+            json!({"devices": {"results": [{"driver": "gpu.vingt.dev", "pool": "n", "device": device, "request": "gpu"}]}})
+        });
+        json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+            "metadata": {"name": name, "namespace": "p", "uid": "u", "resourceVersion": "1", "finalizers": finalizers,
+                "annotations": {"vingt.dev/decision": decision}},
+            "spec": {}, "status": {"allocation": allocation}})
+    }
+
+    fn gang(devices: &[&str]) -> Value {
+        let assignments: Vec<Value> = (0..)
+            .zip(devices)
+            .map(|(worker, device)| json!({"worker": worker, "node": "n", "devices": [{"request": "gpu", "pool": "n", "device": device}]}))
+            .collect();
+        json!({"apiVersion": "vingt.dev/v1alpha1", "kind": "TrainingJob",
+            "metadata": {"name": "t", "namespace": "p", "uid": "t1", "resourceVersion": "1"},
+            "spec": {"workers": 2, "gpu": {"profile": "3g.40gb"},
+                "template": {"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}}},
+            "status": {"tenant": "prod", "assignments": assignments}})
+    }
+
+    /// Units used by tenant, counters used of the GPU, whether it is blocked, and the node's CPU.
+    fn held(
+        world: &mut World,
+        pending: &BTreeMap<String, Pending>,
+    ) -> (BTreeMap<String, u64>, u64, bool, u64) {
+        list::<Slice>(world, slices("n", 1, 1));
+        let layout = Layout::of(&world.slices);
+        let mut gpus = layout.gpus.clone();
+        let mut nodes = vec![Node { name: "n".into(), ..Node::default() }];
+        let held = occupancy(world, &Tenancy::default(), &Members::of(world), pending);
+        let used = held.enter(&layout, &mut gpus, &mut nodes);
+        (used, gpus[0].used.iter().sum(), gpus[0].blocked, held.requested("n").cpu_milli)
+    }
+
+    fn of_claims(claims: Vec<Value>) -> (BTreeMap<String, u64>, u64, bool) {
+        let mut world = World::default();
+        list::<Claim>(&mut world, claims);
+        let (used, counters, blocked, _) = held(&mut world, &BTreeMap::new());
+        (used, counters, blocked)
+    }
+
+    #[test]
+    fn an_allocation_holds_and_so_does_a_decision_that_is_being_written() {
+        let prod = |units| BTreeMap::from([("prod".to_owned(), units)]);
+        let pod = "Pod/p/x";
+        assert_eq!(of_claims(vec![claim("a", Some(record(pod, A)), true, Some(A))]), (prod(28), 7, false));
+        assert_eq!(of_claims(vec![claim("a", Some(record(pod, A)), true, None)]), (prod(28), 7, false));
+        let left = of_claims(vec![claim("a", Some(record(pod, A)), false, None)]);
+        assert_eq!(left, (BTreeMap::new(), 0, false), "what a deallocated claim still says is void");
+    }
+
+    #[test]
+    fn a_held_device_that_is_not_published_blocks_its_node() {
+        let gone = "gpu-7";
+        let (used, _, blocked) = of_claims(vec![claim("a", Some(record("Pod/p/x", gone)), true, Some(gone))]);
+        assert_eq!((used.get("prod"), blocked), (Some(&28), true), "charged by its record");
+    }
+
+    #[test]
+    fn the_plan_of_a_gang_holds_until_its_claims_do_and_no_longer_than_its_workers() {
+        let mut world = World::default();
+        list::<TrainingJob>(&mut world, [gang(&[A, B])]);
+        let none = BTreeMap::new();
+        assert_eq!(held(&mut world, &none), (BTreeMap::from([("prod".into(), 56)]), 14, false, 2000));
+        // Its own claim for the same device counts once.
+        list::<Claim>(&mut world, [claim("a", Some(record("TrainingJob/p/t", A)), true, Some(A))]);
+        assert_eq!(held(&mut world, &none).0["prod"], 56);
+        // A worker that is done holds nothing.
+        list::<Claim>(&mut world, []);
+        list::<Job>(
+            &mut world,
+            [json!({"apiVersion": "batch/v1", "kind": "Job",
+            "metadata": {"name": "t", "namespace": "p", "uid": "j", "resourceVersion": "1", "ownerReferences":
+                [{"apiVersion": "vingt.dev/v1alpha1", "kind": "TrainingJob", "name": "t", "uid": "t1", "controller": true}]},
+            "spec": {"suspend": false}, "status": {"completedIndexes": "0"}})],
+        );
+        assert_eq!(held(&mut world, &none), (BTreeMap::from([("prod".into(), 28)]), 7, false, 1000));
+    }
+
+    #[test]
+    fn a_decision_under_way_holds_devices_and_room() {
+        let pending = Pending {
+            tenant: "prod".into(),
+            pods: vec![PendingPod {
+                pod: None,
+                node: "n".into(),
+                devices: vec![A.into()],
+                requests: Resources { cpu_milli: 250, pods: 1, ..Resources::default() },
+            }],
+        };
+        let pending = BTreeMap::from([("Pod/p/x".to_owned(), pending)]);
+        assert_eq!(
+            held(&mut World::default(), &pending),
+            (BTreeMap::from([("prod".into(), 28)]), 7, false, 250)
+        );
+    }
+}

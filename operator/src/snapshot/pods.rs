@@ -221,3 +221,6 @@ pub fn refuse_two_partitions(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
