@@ -1,10 +1,13 @@
 //! Whether this machine can have a real node, and the few programs for it
 //! that come from Debian.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::thread::{CapabilitySet, capabilities};
 use tokio::process::Command;
+
+use super::cgroups;
 
 /// Programs a node needs, and Debian's packages of them.
 const TOOLS: [(&str, &str); 7] = [
@@ -23,11 +26,20 @@ pub fn obstacle() -> Option<&'static str> {
         Some("a real node needs Linux")
     } else if !rustix::process::geteuid().is_root() {
         Some("a real node needs root")
-    } else if !Path::new("/sys/fs/cgroup").is_dir() {
-        Some("a real node needs control groups, and /sys/fs/cgroup is not there")
+    } else if !has_capabilities() {
+        Some("a real node needs namespaces and interfaces of its own, which this root may not make")
+    } else if !cgroups::may_create() {
+        Some("a real node needs control groups, which this machine does not let one make")
     } else {
         None
     }
+}
+
+/// Whether this process may do what root usually may, which is not so in most
+/// containers.
+fn has_capabilities() -> bool {
+    let wanted = CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN;
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(wanted))
 }
 
 /// Packages that have to be installed before a node can be started.

@@ -128,7 +128,7 @@ impl RealNode {
         }
         gpus::install(layout, &artifacts.emulator, &name, gpus, mig)?;
         let images = images::build(artifacts, &binaries.busybox, &root.join("images"))?;
-        let groups = cgroups::create(layout.name())?;
+        let groups = cgroups::create(layout.name(), &controllers_file(&root))?;
         let network = Network::choose(layout.name())?;
         let namespaces = Namespaces::start(layout).await?;
         network.connect(&namespaces, layout.name())?;
@@ -223,7 +223,7 @@ pub async fn clean(layout: &Layout) -> Result<()> {
         return Ok(());
     }
     network::remove(layout.name())?;
-    cgroups::remove(layout.name(), STOP).await
+    cgroups::remove(layout.name(), &controllers_file(&layout.real_node()), STOP).await
 }
 
 /// The address under which pods reach the API server.
@@ -269,6 +269,10 @@ fn write_files(
     // No name server: nothing here may ask the machine's.
     fs::write(root.join("resolv.conf"), "")?;
     Ok(())
+}
+
+fn controllers_file(root: &Path) -> PathBuf {
+    root.join("controllers")
 }
 
 fn kubeconfig_file(root: &Path) -> PathBuf {
