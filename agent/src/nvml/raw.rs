@@ -24,7 +24,7 @@ pub(crate) struct Raw {
 }
 
 /// A GPU, for as long as the [`Raw`] it came from.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct GpuHandle(c::nvmlDevice_t);
 
 /// A GPU instance.
@@ -51,6 +51,7 @@ pub(crate) struct ProfileInfo {
 }
 
 /// Sizes of a compute instance profile within one GPU instance.
+#[derive(Clone, Copy)]
 pub(crate) struct CiProfileInfo {
     pub(crate) id: u32,
     pub(crate) multiprocessors: u32,

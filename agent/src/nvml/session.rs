@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use nvml_wrapper::error::NvmlError;
 
 use super::fault::{Fault, code};
-use super::raw::{GiHandle, GpuHandle, Raw};
+use super::raw::{CiHandle, CiProfileInfo, GiHandle, GpuHandle, Raw};
 use super::types::{ComputeInstance, Gpu, Instance, MigMode, Placement, Profile, Unreadable};
 
 /// Profile enumerations tried; beyond what any driver knows today, so that new ones are found.
@@ -25,6 +25,8 @@ pub struct Session {
     driver_version: String,
     /// What cannot change while the session is open, by NVML's index of the GPU.
     cards: RefCell<BTreeMap<u32, Card>>,
+    /// Compute instance profiles by GPU and GPU instance profile: they depend on nothing else.
+    ci_profiles: RefCell<BTreeMap<(GpuHandle, u32), Vec<CiProfileInfo>>>,
 }
 
 #[derive(Clone)]
@@ -72,16 +74,26 @@ impl Session {
             .sys_driver_version()
             .map_err(|error| Fault::of("nvmlSystemGetDriverVersion", error))?;
         tracing::info!(library = raw.library(), driver_version, "NVML session opened");
-        Ok(Self { raw, driver_version, cards: RefCell::default() })
+        Ok(Self { raw, driver_version, cards: RefCell::default(), ci_profiles: RefCell::default() })
     }
 
     /// Reads all GPUs. A GPU that fails does not hide the others.
     pub fn inventory(&self) -> Result<Inventory, Fault> {
+        self.read_all(true)
+    }
+
+    /// Reads what the GPUs are and can hold, which is cheap, but not what is on them: no GPU of
+    /// the answer has instances or processes.
+    pub fn geometry(&self) -> Result<Inventory, Fault> {
+        self.read_all(false)
+    }
+
+    fn read_all(&self, live: bool) -> Result<Inventory, Fault> {
         let count =
             self.raw.nvml().device_count().map_err(|error| Fault::of("nvmlDeviceGetCount_v2", error))?;
         let mut inventory = Inventory::default();
         for index in 0..count {
-            match self.card(index).and_then(|card| self.read(index, &card)) {
+            match self.card(index).and_then(|card| self.read(index, &card, live)) {
                 Ok(gpu) => inventory.gpus.push(gpu),
                 Err(fault) if fault.ends_session() => return Err(fault),
                 Err(fault) => inventory.unreadable.push(Unreadable { index, why: fault.to_string() }),
@@ -94,7 +106,7 @@ impl Session {
     /// Reads one GPU.
     pub fn gpu(&self, uuid: &str) -> Result<Gpu, Fault> {
         let (index, card) = self.find(uuid)?;
-        self.read(index, &card)
+        self.read(index, &card, true)
     }
 
     fn find(&self, uuid: &str) -> Result<(u32, Card), Fault> {
@@ -105,7 +117,7 @@ impl Session {
         if let Some(found) = known() {
             return Ok(found);
         }
-        self.inventory()?;
+        self.geometry()?;
         known().ok_or_else(|| Fault::State(format!("no GPU of this node has the UUID {uuid}")))
     }
 
@@ -147,24 +159,18 @@ impl Session {
         Ok(card)
     }
 
-    fn read(&self, index: u32, card: &Card) -> Result<Gpu, Fault> {
+    fn read(&self, index: u32, card: &Card, live: bool) -> Result<Gpu, Fault> {
         let mig = self.mig_mode(card.handle)?;
         let (profiles, instances) = match mig {
             MigMode::Unsupported => (Vec::new(), Vec::new()),
             MigMode::Disabled => (self.profiles(index, card, false)?, Vec::new()),
             MigMode::Enabled | MigMode::Pending => {
                 let profiles = self.profiles(index, card, true)?;
-                let instances = self.instances(card.handle, &profiles)?;
+                let instances = if live { self.instances(card.handle, &profiles)? } else { Vec::new() };
                 (profiles, instances)
             }
         };
-        let processes = match self.raw.device(card.handle).running_compute_processes_count() {
-            Ok(count) => count,
-            Err(error) => match Fault::of("nvmlDeviceGetComputeRunningProcesses_v3", error) {
-                fault if fault.is(code::NOT_SUPPORTED) => 0,
-                fault => return Err(fault),
-            },
-        };
+        let processes = if live { self.processes(card.handle)? } else { 0 };
         Ok(Gpu {
             minor: card.minor,
             uuid: card.uuid.clone(),
@@ -180,6 +186,16 @@ impl Session {
             instances,
             processes,
         })
+    }
+
+    fn processes(&self, gpu: GpuHandle) -> Result<u32, Fault> {
+        match self.raw.device(gpu).running_compute_processes_count() {
+            Ok(count) => Ok(count),
+            Err(error) => match Fault::of("nvmlDeviceGetComputeRunningProcesses_v3", error) {
+                fault if fault.is(code::NOT_SUPPORTED) => Ok(0),
+                fault => Err(fault),
+            },
+        }
     }
 
     fn mig_mode(&self, gpu: GpuHandle) -> Result<MigMode, Fault> {
@@ -246,7 +262,11 @@ impl Session {
                     Err(fault) if gone(&fault) || fault.is(code::INVALID_ARGUMENT) => continue,
                     Err(fault) => return Err(fault),
                 };
-                let compute = self.compute(gi)?.into_iter().map(|(_, instance)| instance).collect();
+                let compute = self
+                    .compute(gpu, gi, info.profile_id)?
+                    .into_iter()
+                    .map(|(_, instance)| instance)
+                    .collect();
                 let instance =
                     Instance { id: info.id, profile_id: info.profile_id, placement: info.placement, compute };
                 if !instances.contains(&instance) {
@@ -258,10 +278,14 @@ impl Session {
         Ok(instances)
     }
 
-    fn compute(&self, gi: GiHandle) -> Result<Vec<(super::raw::CiHandle, ComputeInstance)>, Fault> {
+    fn compute(
+        &self,
+        gpu: GpuHandle,
+        gi: GiHandle,
+        profile_id: u32,
+    ) -> Result<Vec<(CiHandle, ComputeInstance)>, Fault> {
         let mut compute: Vec<(_, ComputeInstance)> = Vec::new();
-        for profile in 0..CI_PROFILES {
-            let Some(profile) = self.raw.ci_profile(gi, profile)? else { continue };
+        for profile in self.ci_profiles(gpu, gi, profile_id)? {
             for ci in self.raw.compute_instances(gi, profile.id)? {
                 let (id, uuid) = self.raw.ci_info(ci)?;
                 if !compute.iter().any(|(_, known)| known.id == id) {
@@ -271,6 +295,23 @@ impl Session {
         }
         compute.sort_by_key(|(_, instance)| instance.id);
         Ok(compute)
+    }
+
+    fn ci_profiles(
+        &self,
+        gpu: GpuHandle,
+        gi: GiHandle,
+        profile_id: u32,
+    ) -> Result<Vec<CiProfileInfo>, Fault> {
+        if let Some(profiles) = self.ci_profiles.borrow().get(&(gpu, profile_id)) {
+            return Ok(profiles.clone());
+        }
+        let mut profiles = Vec::new();
+        for profile in 0..CI_PROFILES {
+            profiles.extend(self.raw.ci_profile(gi, profile)?);
+        }
+        self.ci_profiles.borrow_mut().insert((gpu, profile_id), profiles.clone());
+        Ok(profiles)
     }
 
     /// Creates a GPU instance; returns its id.
@@ -286,11 +327,9 @@ impl Session {
         gpu_instance: u32,
         multiprocessors: u32,
     ) -> Result<ComputeInstance, Fault> {
-        let gi = self.raw.gi_by_id(self.handle(uuid)?, gpu_instance)?;
-        let mut profiles = Vec::new();
-        for profile in 0..CI_PROFILES {
-            profiles.extend(self.raw.ci_profile(gi, profile)?);
-        }
+        let gpu = self.handle(uuid)?;
+        let gi = self.raw.gi_by_id(gpu, gpu_instance)?;
+        let profiles = self.ci_profiles(gpu, gi, self.raw.gi_info(gi)?.profile_id)?;
         // By size, not by number: which profile is the whole of a `1g` with double memory differs
         // between drivers, and the wrong one leaves multiprocessors unused.
         let whole = profiles.iter().find(|profile| profile.multiprocessors == multiprocessors);
@@ -307,12 +346,14 @@ impl Session {
 
     /// Destroys one compute instance; one that is gone counts as destroyed.
     pub fn destroy_compute_instance(&self, uuid: &str, gpu_instance: u32, id: u32) -> Result<(), Fault> {
-        let gi = match self.raw.gi_by_id(self.handle(uuid)?, gpu_instance) {
+        let gpu = self.handle(uuid)?;
+        let gi = match self.raw.gi_by_id(gpu, gpu_instance) {
             Ok(gi) => gi,
             Err(fault) if gone(&fault) => return Ok(()),
             Err(fault) => return Err(fault),
         };
-        let Some((ci, _)) = self.compute(gi)?.into_iter().find(|(_, instance)| instance.id == id) else {
+        let compute = self.compute(gpu, gi, self.raw.gi_info(gi)?.profile_id)?;
+        let Some((ci, _)) = compute.into_iter().find(|(_, instance)| instance.id == id) else {
             return Ok(());
         };
         ok_if_gone(self.raw.destroy_ci(ci))

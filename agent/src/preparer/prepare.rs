@@ -90,7 +90,7 @@ impl Inner {
             found.filter(|object| object.metadata.uid.as_deref() == Some(&claim.uid)).ok_or_else(gone)?;
         let record = claims::decision(&object, &self.parts.node)
             .map_err(|why| Refusal::new("undecided", format_args!("claim {claim}: {why}")))?;
-        let inventory = self.parts.nvml.call(Session::inventory).await?;
+        let inventory = self.parts.nvml.call(Session::geometry).await?;
         let devices = record.devices.iter().map(|decided| {
             let target = Target::of(&decided.device, &inventory)
                 .map_err(|why| Refusal::new("unknown-device", format_args!("claim {claim}: {why}")))?;
