@@ -37,6 +37,12 @@ impl Engine {
         for (key, job) in jobs.into_iter().filter(|(_, job)| job.metadata.deletion_timestamp.is_none()) {
             let tenant = tenancy.tenant(&key.namespace);
             let object = format!("InferenceJob/{key}");
+            let told_of = job.status.as_ref().and_then(|status| status.observed_generation);
+            if told_of != job.metadata.generation && !self.busy.contains(&object) {
+                // What was refused before says nothing of a new spec.
+                self.failed.remove(&object);
+                self.refusals.remove(&object);
+            }
             let deployment = objects::deployment(&job);
             let homeless = tenant.is_none().then(|| no_tenant(&key.namespace));
             if let (Ok(deployment), None) = (&deployment, &homeless)
