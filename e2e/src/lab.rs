@@ -20,7 +20,6 @@ use crate::cut_proxy::CutProxy;
 use crate::emulator;
 use crate::helm::{Helm, Values};
 use crate::layout::{LabLock, Layout};
-use crate::process::Identity;
 use crate::real_node::{self, NodeConfig, RealNode};
 use crate::virtual_node::program::OwnImage;
 use crate::virtual_node::{Addresses, Program, Programs, Shared, VirtualNode};
@@ -78,8 +77,6 @@ impl LabConfig {
 /// `down`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LabState {
-    /// The process that runs the lab.
-    pub owner: Identity,
     /// The API server.
     pub server: String,
     /// Folder with kubectl.
@@ -213,9 +210,7 @@ impl Lab {
     }
 
     fn write_state(&self, ready: bool) -> Result<()> {
-        let own = i32::try_from(std::process::id())?;
         let state = LabState {
-            owner: Identity::of(own)?,
             server: self.control_plane.server().to_owned(),
             kubernetes: self.kubernetes.clone(),
             virtual_nodes: self.nodes.len(),

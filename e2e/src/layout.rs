@@ -2,11 +2,14 @@
 //! unix socket may have no more than 107 bytes.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{FlockOperation, flock};
+
+use crate::process::Identity;
 
 /// Longest name a lab may have.
 const NAME_MAX: usize = 12;
@@ -21,7 +24,14 @@ pub struct Layout {
 /// Held by whoever runs a lab; the kernel lets go of it when the holder dies.
 #[derive(Debug)]
 pub struct LabLock {
-    _file: File,
+    // Says who holds it.
+    file: File,
+}
+
+impl Drop for LabLock {
+    fn drop(&mut self) {
+        let _ = self.file.set_len(0);
+    }
 }
 
 impl Layout {
@@ -72,15 +82,31 @@ impl Layout {
     /// Takes the lab, or says that it runs already.
     pub fn lock(&self) -> Result<LabLock> {
         Self::ensure_base()?;
-        let path = Self::base().join(format!("{}.lock", self.name));
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+        let path = self.lock_file();
+        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(LabLock { _file: file }),
+            Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 bail!("the lab \"{}\" runs already; `cargo lab down` ends it", self.name)
             }
-            Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
         }
+        let holder = Identity::of(i32::try_from(std::process::id())?)?;
+        file.set_len(0)?;
+        file.write_all(&serde_json::to_vec(&holder)?)?;
+        Ok(LabLock { file })
+    }
+
+    /// The process that runs the lab.
+    pub fn owner(&self) -> Option<Identity> {
+        let text = fs::read(self.lock_file()).ok()?;
+        serde_json::from_slice(&text).ok().filter(Identity::is_alive)
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        Self::base().join(format!("{}.lock", self.name))
     }
 
     /// Makes all folders; they must not be there yet.

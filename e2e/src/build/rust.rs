@@ -38,7 +38,8 @@ pub async fn build() -> Result<Artifacts> {
     let mut child = command
         .current_dir(workspace())
         .args(["build", "--message-format=json-render-diagnostics"])
-        .args(["-p", "vingt-operator", "-p", "vingt-agent", "-p", "nvml-emulator"])
+        // With this package, so that features are those of `cargo lab`.
+        .args(["-p", "vingt-operator", "-p", "vingt-agent", "-p", "nvml-emulator", "-p", "vingt-e2e"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

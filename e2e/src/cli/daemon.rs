@@ -53,10 +53,11 @@ pub async fn up(options: &Options) -> Result<()> {
         .process_group(0)
         .spawn()
         .context("cannot start the lab's process")?;
+    let mut interrupted = Interrupt::new()?;
     let mut shown = 0;
     loop {
         let text = fs::read_to_string(&log_path).unwrap_or_default();
-        eprint!("{}", &text[shown..]);
+        eprint!("{}", text.get(shown..).unwrap_or_default());
         std::io::stderr().flush()?;
         shown = text.len();
         if read_state(&layout).is_some_and(|state| state.ready) {
@@ -65,7 +66,13 @@ pub async fn up(options: &Options) -> Result<()> {
         if let Some(status) = child.try_wait()? {
             bail!("the lab did not start ({status}); see above");
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+            () = interrupted.wait() => {
+                eprintln!("interrupted; ending the lab");
+                return down(&layout).await;
+            }
+        }
     }
     let state = read_state(&layout).context("the lab ended as it became ready")?;
     println!("\nThe lab \"{}\" runs. To use it:", layout.name());
@@ -97,8 +104,8 @@ pub async fn serve(options: &Options) -> Result<()> {
 
 /// Ends the lab's process, or cleans up after one that is gone.
 pub async fn down(layout: &Layout) -> Result<()> {
-    if let Some(state) = read_state(layout) {
-        state.owner.end(STOP_DEADLINE).await;
+    if let Some(owner) = layout.owner() {
+        owner.end(STOP_DEADLINE).await;
     }
     let lock = wait_for(Duration::from_secs(10), "the lab's process to let go", || async {
         layout.lock().map(Some)
@@ -120,15 +127,15 @@ pub fn status() -> Result<()> {
     for name in names {
         let layout = Layout::new(&name)?;
         let says = match read_state(&layout) {
-            Some(state) if state.owner.is_alive() && state.ready => format!(
+            _ if layout.owner().is_none() => "was left behind; `cargo lab down` removes it".to_owned(),
+            Some(state) if state.ready => format!(
                 "runs at {}, {} virtual nodes{}, KUBECONFIG={}",
                 state.server,
                 state.virtual_nodes,
                 if state.real_node { " and a real one" } else { "" },
                 layout.kubeconfig().display()
             ),
-            Some(state) if state.owner.is_alive() => "is starting".to_owned(),
-            _ => "was left behind; `cargo lab down` removes it".to_owned(),
+            _ => "is starting".to_owned(),
         };
         println!("{name}: {says}");
     }
