@@ -40,6 +40,16 @@ pub enum Failure {
     Unknown(String),
 }
 
+impl Failure {
+    /// In the API server's words, if it said any.
+    pub fn words(&self) -> &str {
+        match self {
+            Self::Stale => "it has changed or is gone",
+            Self::Refused(why) | Self::Invalid(why) | Self::Unknown(why) => why,
+        }
+    }
+}
+
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

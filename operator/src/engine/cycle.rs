@@ -125,7 +125,9 @@ impl Engine {
                     self.explain_pod(key, why);
                 }
             }
-            PodStage::Bind(binding) => self.bind_pod(key, binding),
+            PodStage::Bind(binding) => {
+                self.bind_pod(key, binding);
+            }
             PodStage::RollBack(claims) => self.roll_back(key, claims),
         }
     }

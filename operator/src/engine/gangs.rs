@@ -151,7 +151,8 @@ impl Engine {
             | GangStep::Release => self.act(&it),
         }
         if it.gang.stuck.is_none() {
-            it.gang.stuck = self.refusals.get(&gang_workload(&it.key)).cloned();
+            let refusal = self.refusals.get(&gang_workload(&it.key));
+            it.gang.stuck = refusal.map(|failure| failure.words().to_owned());
         }
         if it.step != GangStep::Release {
             self.tell_gang(it, tenancy, now_ms);
@@ -271,7 +272,8 @@ impl Engine {
         }
         let workload = gang_workload(&it.key);
         let object = format!("{workload}/status");
-        if !self.free(&object) {
+        let decides = it.pending.is_some();
+        if !(if decides { self.free(&object) } else { self.free_for_words(&object) }) {
             return;
         }
         let only_words = matches!(it.record, Record::Waits(_)) && old.state == new.state;

@@ -47,6 +47,8 @@ const GATHER_AT_MOST: Duration = Duration::from_millis(200);
 const AT_LEAST_EVERY: Duration = Duration::from_secs(5);
 /// Writes under way at a time; what is left comes with the next cycle.
 const MAX_TASKS: usize = 256;
+/// Of these, those that only say something: decisions need not wait for words.
+const MAX_WORDS: usize = 128;
 /// How long writes under way may take at the end.
 const DRAIN: Duration = Duration::from_secs(20);
 /// How long it is remembered which objects are gone; longer than any request takes.
@@ -93,7 +95,7 @@ pub struct Engine {
     /// generation; nothing if it accepts them.
     verdicts: BTreeMap<String, (Option<i64>, Option<String>)>,
     /// What the API server refused last, by object.
-    refusals: BTreeMap<String, String>,
+    refusals: BTreeMap<String, Failure>,
     /// What a worker of a job needs of its node, by the job's UID and its generation.
     shapes: BTreeMap<String, (Option<i64>, PodShape)>,
     /// Jobs and pods that wait: the more, the less often changed numbers are told.
@@ -274,8 +276,8 @@ impl Engine {
             tracing::debug!(%object, "changed meanwhile; it is looked at anew");
         } else {
             tracing::warn!(%object, %failure, "a write failed; it is tried again");
-            if let Failure::Refused(why) | Failure::Invalid(why) = failure {
-                self.refusals.insert(object.clone(), why.clone());
+            if matches!(failure, Failure::Refused(_) | Failure::Invalid(_)) {
+                self.refusals.insert(object.clone(), failure.clone());
             }
         }
         self.failed.insert(object, (times + 1, Instant::now() + pause));
@@ -308,6 +310,11 @@ impl Engine {
             }
             _ => true,
         }
+    }
+
+    /// The same for a write that only says something.
+    fn free_for_words(&mut self, object: &str) -> bool {
+        self.tasks.len() < MAX_WORDS && self.free(object)
     }
 
     fn look_again_at(&mut self, at: Instant) {

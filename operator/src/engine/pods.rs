@@ -104,24 +104,26 @@ impl Engine {
             };
             claims.push((claim_key.clone(), record));
         }
-        self.metrics.decisions.with_label_values(&["pod"]).inc();
-        self.bind_pod(key, &PodBinding { node, claims, shared: needs.shared.clone() });
+        if self.bind_pod(key, &PodBinding { node, claims, shared: needs.shared.clone() }) {
+            self.metrics.decisions.with_label_values(&["pod"]).inc();
+        }
     }
 
-    /// Starts to write what is missing of a decision on a pod, and to take its gate off.
-    pub(super) fn bind_pod(&mut self, key: &Key, binding: &PodBinding) {
+    /// Starts to write what is missing of a decision on a pod, and to take its
+    /// gate off. Returns whether it started.
+    pub(super) fn bind_pod(&mut self, key: &Key, binding: &PodBinding) -> bool {
         let workload = pod_workload(key);
         if !self.free(&workload) {
-            return;
+            return false;
         }
-        let Some(pod) = self.world.pods.get(key) else { return };
+        let Some(pod) = self.world.pods.get(key) else { return false };
         let (mut claims, mut shares) = (Vec::new(), Vec::new());
         for (claim_key, record) in &binding.claims {
-            let Some(claim) = self.world.claims.get(claim_key) else { return };
+            let Some(claim) = self.world.claims.get(claim_key) else { return false };
             claims.push(BindClaim::new(claim_key, claim, record.clone(), (key, pod), &self.world.classes));
         }
         for claim_key in &binding.shared {
-            let Some(claim) = self.world.claims.get(claim_key) else { return };
+            let Some(claim) = self.world.claims.get(claim_key) else { return false };
             shares.push(Share::new(claim_key, claim, (key, pod)));
         }
         let devices =
@@ -147,6 +149,7 @@ impl Engine {
         );
         self.told.remove(&workload);
         self.start_decision(workload.clone(), workload, decision, |writer| writes.run(writer));
+        true
     }
 
     /// Takes the gate off a pod that has no device of vingt's.
@@ -195,7 +198,7 @@ impl Engine {
         }
         let workload = pod_workload(key);
         let first = pod.waiting().is_empty();
-        if !self.free(&workload) || !self.may_tell(&workload, why, first) {
+        if !self.free_for_words(&workload) || !self.may_tell(&workload, why, first) {
             return;
         }
         let Some(pod) = self.world.pods.get(key) else { return };

@@ -31,7 +31,7 @@ impl Engine {
     ) -> Result<Option<Workload>, Record> {
         if !self.checked(key, job)? {
             let refusal = self.refusals.get(&gang_workload(key));
-            return refusal.map_or(Ok(None), |why| Err(Record::Waits(why.clone())));
+            return refusal.map_or(Ok(None), |failure| Err(Record::Waits(failure.words().to_owned())));
         }
         let Some(tenant) = tenancy.tenant(&key.namespace) else {
             return Err(Record::Waits(no_tenant(&key.namespace)));

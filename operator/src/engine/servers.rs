@@ -51,10 +51,14 @@ impl Engine {
             {
                 self.write_server(object.clone(), &key, &job, deployment.clone());
             }
-            let refusal = self.refusals.get(&object).cloned();
-            let invalid = deployment.err().or(refusal);
+            let (mut invalid, mut waits_for) = (deployment.err(), homeless);
+            match self.refusals.get(&object) {
+                Some(Failure::Invalid(why)) => invalid = Some(why.clone()),
+                Some(failure) => waits_for = Some(failure.words().to_owned()),
+                None => {}
+            }
             let known = self.replicas(&key, members, waits);
-            let status = server::next(&job, &known, tenant, invalid.as_deref(), homeless.as_deref(), now);
+            let status = server::next(&job, &known, tenant, invalid.as_deref(), waits_for.as_deref(), now);
             self.tell_server(&key, &job, &status);
         }
     }
@@ -155,7 +159,7 @@ impl Engine {
         let object = format!("InferenceJob/{key}/status");
         let only_words =
             old.state == new.state && old.ready == new.ready && !old.state.is_empty() && old.why != new.why;
-        if !self.free(&object) || (only_words && !self.may_tell(&object, &new.why, false)) {
+        if !self.free_for_words(&object) || (only_words && !self.may_tell(&object, &new.why, false)) {
             return;
         }
         if old.state != new.state {

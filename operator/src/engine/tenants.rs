@@ -102,7 +102,7 @@ impl Engine {
             let object = format!("Tenant/{key}");
             let only_numbers = new.conditions == old.conditions && new.namespaces == old.namespaces;
             let numbers = format!("{} {}", new.used, new.waiting);
-            if !self.free(&object) || (only_numbers && !self.may_tell(&object, &numbers, false)) {
+            if !self.free_for_words(&object) || (only_numbers && !self.may_tell(&object, &numbers, false)) {
                 continue;
             }
             let body = json!({

@@ -11,7 +11,7 @@ use vingt_crds::{Assignment, ConditionType, RestartPolicy, TrainingJob, Training
 use super::template::CLAIM;
 use crate::snapshot::layout::Layout;
 use crate::snapshot::members::Members;
-use crate::world::{Claim, Key, Pod, World};
+use crate::world::{Claim, Job, Key, Pod, World};
 
 /// The name of a `TrainingJob` as a workload.
 pub fn gang_workload(key: &Key) -> String {
@@ -110,6 +110,12 @@ pub fn of(
             gang.count(index, pod_key, pod, world, status, holders);
         }
     }
+    // A worker that is done counts, also when its pod was removed since.
+    let seen: BTreeSet<u32> = members.gang(key).map(|(index, _)| index).collect();
+    let done = own_job(key, job, world).map(|job| job.done.as_slice()).unwrap_or_default();
+    let gone = u32::try_from(done.iter().filter(|index| !seen.contains(index)).count()).unwrap_or(u32::MAX);
+    gang.well += gone;
+    gang.facts.pods.live += gone;
     let claims = holders.claims(&gang_workload(key));
     let stray = |key: &&Key| {
         let owner = world.claims.get(key).and_then(|claim| claim.owner.as_ref());
@@ -254,13 +260,15 @@ fn claim_state(claim: &Claim, assignment: &Assignment, pod: &Pod) -> ClaimState 
     }
 }
 
-fn job_state(key: &Key, training: &TrainingJob, world: &World) -> JobState {
+/// The Job that was made for it.
+fn own_job<'a>(key: &Key, training: &TrainingJob, world: &'a World) -> Option<&'a Job> {
     let uid = training.metadata.uid.as_deref();
-    let Some(job) =
-        world.jobs.get(key).filter(|job| job.owner.as_ref().map(|owner| owner.uid.as_str()) == uid)
-    else {
-        return JobState::None;
-    };
+    let job = world.jobs.get(key)?;
+    (job.owner.as_ref().map(|owner| owner.uid.as_str()) == uid).then_some(job.as_ref())
+}
+
+fn job_state(key: &Key, training: &TrainingJob, world: &World) -> JobState {
+    let Some(job) = own_job(key, training, world) else { return JobState::None };
     match &job.ended {
         _ if job.deleting => JobState::Deleting,
         Some((reason, _)) if reason.is_empty() => JobState::Succeeded,
@@ -319,3 +327,6 @@ fn outcome(reason: &str) -> Outcome {
         .find(|outcome| outcome_reason(*outcome) == reason)
         .unwrap_or(Outcome::Failed(Failure::WorkerFailed))
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,9 +61,7 @@ pub fn next(
     state.clone_into(&mut status.state);
     status.gpu = job.spec.gpu.to_string();
     status.ready = format!("{}/{wanted}", known.ready);
-    if let Some(tenant) = tenant {
-        tenant.clone_into(&mut status.tenant);
-    }
+    tenant.unwrap_or_default().clone_into(&mut status.tenant);
     status.nodes = short_list(known.nodes.iter().map(String::as_str));
     status.waiting_since = if waiting { status.waiting_since.take().or(Some(Time(now))) } else { None };
     status.replicas = known.there;

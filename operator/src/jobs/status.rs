@@ -57,8 +57,11 @@ pub fn next(
     };
     status.observed_generation = generation;
     status.gpu = job.spec.gpu.to_string();
-    if let Some(tenant) = tenant {
-        tenant.clone_into(&mut status.tenant);
+    match tenant {
+        Some(tenant) => tenant.clone_into(&mut status.tenant),
+        // What it holds is still charged to the tenant it had.
+        None if facts.planned => {}
+        None => status.tenant.clear(),
     }
     enter(&mut status, &mut facts, record, gang, now, &mut condition);
 

@@ -80,7 +80,7 @@ pub fn occupancy(
         held.add_gang(key, job, world, tenancy, members);
     }
     for (key, pod) in world.pods.iter().filter(|(_, pod)| !pod.ended) {
-        let bound = pod.node.as_deref().or(pod.pinned.as_deref()).or_else(|| planned.get(key).copied());
+        let bound = let_go(pod).or_else(|| planned.get(key).copied());
         if let Some(node) = bound {
             held.add_requests(node, &pod.requests);
         } else if let Some((job, index)) = members.gang_of(key) {
@@ -204,6 +204,12 @@ fn assigned_node(job: &TrainingJob, worker: u32) -> Option<&str> {
         .iter()
         .find(|assignment| assignment.worker == worker)
         .map(|assignment| assignment.node.as_str())
+}
+
+/// The node that a pod is bound to, or that it may go to and no other. What its
+/// affinity says while it is gated is a wish, not a place.
+fn let_go(pod: &Pod) -> Option<&str> {
+    pod.node.as_deref().or(pod.pinned.as_deref().filter(|_| !pod.gated()))
 }
 
 /// Where claims that were decided for this pod put it.
