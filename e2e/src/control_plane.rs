@@ -214,6 +214,9 @@ fn start_api_server(
         format!("--etcd-servers={etcd_url}"),
         "--bind-address=127.0.0.1".to_owned(),
         format!("--secure-port={port}"),
+        // Without it the server looks for a default route, and ends if the
+        // machine is in no network.
+        "--advertise-address=127.0.0.1".to_owned(),
         "--endpoint-reconciler-type=none".to_owned(),
         format!("--tls-cert-file={}", certificate.display()),
         format!("--tls-private-key-file={}", key.display()),
