@@ -341,4 +341,23 @@ mod tests {
             (BTreeMap::from([("prod".into(), 28)]), 7, false, 250)
         );
     }
+
+    #[test]
+    fn a_pod_counts_on_the_node_it_goes_to_not_on_the_one_it_wishes_for() {
+        let pod = |name: &str, gated: bool, ended: bool| {
+            let gates: Vec<Value> = if gated { vec![json!({"name": "vingt.dev/admission"})] } else { vec![] };
+            let terms =
+                json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}]);
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "p", "resourceVersion": "1"},
+                "spec": {"schedulingGates": gates, "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}],
+                    "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}},
+                "status": {"phase": if ended { "Succeeded" } else { "Pending" }}})
+        };
+        let mut world = World::default();
+        list::<Pod>(
+            &mut world,
+            [pod("pinned", false, false), pod("gated", true, false), pod("ended", false, true)],
+        );
+        assert_eq!(held(&mut world, &BTreeMap::new()).3, 1000);
+    }
 }
