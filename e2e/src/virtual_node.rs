@@ -13,6 +13,7 @@ pub mod program;
 mod addresses;
 mod claims;
 mod dra_client;
+mod logs;
 mod node;
 mod plugin;
 mod programs;
@@ -29,6 +30,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
 pub use addresses::Addresses;
 pub use dra_client::PreparedDevice;
@@ -133,17 +135,23 @@ impl VirtualNode {
     /// Switches the node on: it registers and takes pods.
     pub async fn start(&self) -> Result<()> {
         let core = self.core.clone();
-        node::register(&core.client, &core.name, &addresses::reported(&core.address)).await?;
+        node::register(&core.client, &core.name, &core.address).await?;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let beating = core.clone();
         let plugging = core.clone();
+        let logging = core.clone();
         let kubelet = vec![
             tokio::spawn(async move {
-                let address = addresses::reported(&beating.address);
-                node::heartbeats(&beating.client, &beating.name, &address).await;
+                node::heartbeats(&beating.client, &beating.name, &beating.address).await;
             }),
             tokio::spawn(async move { plugging.plugins.watch(&plugging.client).await }),
+            tokio::spawn(async move {
+                let served = logs::serve(&logging.authority, &logging.address, logging.logs.clone());
+                if let Err(error) = served.await {
+                    warn!("{}: `kubectl logs` will not work: {error:#}", logging.name);
+                }
+            }),
             tokio::spawn(watch::pods(core, tasks.clone(), stop.clone())),
         ];
         *self.running.lock().await = Some(Running { stop, tasks, kubelet });

@@ -138,9 +138,12 @@ pub async fn ensure_built(component: Component) -> Result<PathBuf> {
         return Ok(target);
     }
     check_go(&go_mod).await?;
-    let temporary = tempfile::Builder::new().prefix(".building-").tempdir_in(&bin)?;
-    build(component, &module, &ldflags, temporary.path()).await?;
-    fs::rename(temporary.keep(), &target).with_context(|| format!("cannot make {}", target.display()))?;
+    // One folder per component, so that what an interrupted build left is found.
+    let temporary = bin.join(format!(".building-{}", component.name()));
+    let _ = fs::remove_dir_all(&temporary);
+    fs::create_dir(&temporary)?;
+    build(component, &module, &ldflags, &temporary).await?;
+    fs::rename(&temporary, &target).with_context(|| format!("cannot make {}", target.display()))?;
     Ok(target)
 }
 

@@ -13,6 +13,8 @@ use kube::{Api, Client};
 use serde_json::json;
 use tracing::warn;
 
+use super::logs::PORT;
+
 /// How often the lease is renewed; the kubelet's own default.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long the controller manager believes in a silent node.
@@ -60,6 +62,7 @@ async fn report(client: &Client, name: &str, address: &str) -> Result<()> {
             {"type": "InternalIP", "address": address},
             {"type": "Hostname", "address": name},
         ],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": PORT}},
         "nodeInfo": {
             "machineID": name, "systemUUID": name, "bootID": name,
             "kernelVersion": "virtual", "osImage": "virtual",

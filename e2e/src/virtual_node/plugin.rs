@@ -21,6 +21,8 @@ use super::dra_client;
 
 /// How often the folder of registration sockets is looked at.
 const INTERVAL: Duration = Duration::from_millis(250);
+/// Every how many looks the drivers are asked whether they are there.
+const ASK_EVERY: u32 = 4;
 /// How long a driver may be away before its slices are deleted.
 const AWAY: Duration = Duration::from_secs(30);
 
@@ -60,7 +62,7 @@ impl Plugins {
     pub async fn watch(&self, client: &Client) {
         let mut tick = tokio::time::interval(INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        for round in (0..ASK_EVERY).cycle() {
             tick.tick().await;
             for (path, file) in self.sockets() {
                 let known = self.lock().values().any(|driver| driver.file == file);
@@ -69,7 +71,9 @@ impl Plugins {
                     tracing::debug!("{}: {error:#}", self.node);
                 }
             }
-            self.look_after(client).await;
+            if round == 0 {
+                self.look_after(client).await;
+            }
         }
     }
 
