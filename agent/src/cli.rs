@@ -56,7 +56,7 @@ pub struct RunOptions {
     /// Folder in which the container runtime finds CDI specs.
     #[arg(long, env = "VINGT_CDI_DIR", default_value = "/var/run/cdi")]
     pub cdi_dir: PathBuf,
-    /// The NVML library, a name for the loader or a path.
+    /// The NVML library: a path, or a name that is looked for under the driver's root.
     #[arg(long, env = "VINGT_NVML_LIBRARY", default_value = "libnvidia-ml.so.1")]
     pub nvml_library: OsString,
     /// The node's /proc.

@@ -6,6 +6,7 @@ pub mod cdi;
 pub mod claims;
 pub mod cli;
 pub mod devices;
+mod driver_root;
 mod files;
 pub mod http;
 pub mod inventory;

@@ -87,7 +87,8 @@ async fn run(options: RunOptions) -> anyhow::Result<()> {
     });
 
     let metrics = Arc::new(Metrics::new()?);
-    let nvml = Nvml::start(options.nvml_library.clone()).context("the NVML thread cannot be started")?;
+    let nvml = Nvml::start(options.nvml_library.clone(), options.driver_root.clone())
+        .context("the NVML thread cannot be started")?;
     let readiness = Arc::new(Readiness::new(nvml.clone()));
     let preparer = Arc::new(OnceLock::new());
 

@@ -34,7 +34,7 @@ async fn served() -> Served {
     let node = Node::new(&[true]);
     let (agent, found) = node.agent(Arc::new(Unobserved), None);
     agent.recover(&found).await.unwrap();
-    let nvml = Nvml::start("unused".into()).unwrap();
+    let nvml = Nvml::start("unused".into(), "/".into()).unwrap();
     let (readiness, stop) = (Arc::new(Readiness::new(nvml)), CancellationToken::new());
     let sockets = Sockets::under(&node.root.join("kubelet"));
     // What a killed agent leaves behind.

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use common::Node;
+use nvml_emulator::NodeDescription;
 use vingt_agent::nvml::Placement;
 
 struct Agent {
@@ -31,6 +32,8 @@ fn start(root: &Path, library: &str) -> Agent {
         .arg(root.join("state"))
         .arg("--cdi-dir")
         .arg(root.join("cdi"))
+        .arg("--driver-root")
+        .arg(root.join("driver"))
         .env("KUBECONFIG", kubeconfig)
         .env("RUST_LOG", "info")
         .stderr(Stdio::piped())
@@ -59,11 +62,20 @@ impl Agent {
 
     /// Waits until the agent says why it is not ready.
     fn not_ready(&self, why: &str) -> String {
+        self.not_ready_if(|body| body.contains(why))
+    }
+
+    /// Waits until the agent is not ready for other reasons.
+    fn not_ready_without(&self, why: &str) -> String {
+        self.not_ready_if(|body| !body.contains(why))
+    }
+
+    fn not_ready_if(&self, wanted: impl Fn(&str) -> bool) -> String {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         loop {
             let (code, body) = self.get("/readyz");
             assert_eq!(code, 503, "{body}");
-            if body.contains(why) {
+            if wanted(&body) {
                 return body;
             }
             assert!(std::time::Instant::now() < deadline, "{body}");
@@ -92,6 +104,25 @@ fn without_a_usable_driver_the_agent_lives_and_says_what_is_missing() {
     let pid = rustix::process::Pid::from_child(&agent.process);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert!(agent.process.wait().unwrap().success());
+}
+
+/// The agent's image has no NVML: it is where the driver is, and comes with it.
+#[test]
+fn the_library_is_found_under_the_drivers_root_also_when_it_comes_later() {
+    let node = Node::new(&[true]);
+    let root = node.root.join("host");
+    std::fs::create_dir(&root).unwrap();
+    let agent = start(&root, "libnvidia-ml.so.1");
+    let body = agent.not_ready("cannot load the NVIDIA library libnvidia-ml.so.1: it is not in the driver's root");
+    assert!(body.contains("--driver-root"), "{body}");
+
+    // As a driver container has it: absolute links are meant inside of its root.
+    let driver = root.join("driver");
+    std::fs::create_dir_all(driver.join("usr/lib64")).unwrap();
+    nvml_emulator::Emulator::init(&driver.join("opt"), &NodeDescription::of("h100-sxm5-80gb", 3, true)).unwrap();
+    std::fs::copy(node.root.join("libnvidia-ml.so.1"), driver.join("opt/libnvidia-ml.so.580")).unwrap();
+    std::os::unix::fs::symlink("/opt/libnvidia-ml.so.580", driver.join("usr/lib64/libnvidia-ml.so.1")).unwrap();
+    agent.not_ready_without("cannot load");
 }
 
 #[test]

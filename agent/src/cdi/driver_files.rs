@@ -2,13 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::{CdiConfig, on_host};
-
-/// Folders of libraries, as distributions have them; the first that holds a library counts.
-const LIBRARY_FOLDERS: [&str; 5] =
-    ["usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib64", "usr/lib", "lib64"];
+use crate::driver_root::{LIBRARY_FOLDERS, resolve};
 
 /// Libraries that CUDA programs load, by the names they load them with.
 const LIBRARIES: [&str; 9] = [
@@ -65,42 +62,4 @@ fn versioned(folder: &Path, library: &str) -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-/// The file behind `inner` with all symbolic links followed inside `root`; absolute links too.
-fn resolve(root: &Path, inner: &Path) -> Option<PathBuf> {
-    let mut path = PathBuf::new();
-    let mut left: Vec<_> = components(inner);
-    left.reverse();
-    let mut links = 0;
-    while let Some(part) = left.pop() {
-        if part == ".." {
-            path.pop();
-            continue;
-        }
-        let next = path.join(&part);
-        match fs::read_link(root.join(&next)) {
-            Ok(link) if links < 40 => {
-                links += 1;
-                if link.is_absolute() {
-                    path = PathBuf::new();
-                }
-                left.extend(components(&link).into_iter().rev());
-            }
-            Ok(_) => return None,
-            Err(_) => path = next,
-        }
-    }
-    let file = root.join(path);
-    file.is_file().then_some(file)
-}
-
-fn components(path: &Path) -> Vec<std::ffi::OsString> {
-    path.components()
-        .filter_map(|part| match part {
-            Component::Normal(name) => Some(name.to_owned()),
-            Component::ParentDir => Some("..".into()),
-            _ => None,
-        })
-        .collect()
 }

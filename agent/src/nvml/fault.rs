@@ -9,7 +9,8 @@ use nvml_wrapper_sys::bindings::nvmlReturn_t;
 pub enum Fault {
     /// The library could not be loaded at all.
     #[error(
-        "cannot load the NVIDIA library {library}: {why}; install the driver, or give its path with --nvml-library"
+        "cannot load the NVIDIA library {library}: {why}; install the driver, or say where it is with --driver-root or \
+         --nvml-library"
     )]
     Library {
         /// Name or path that was tried.

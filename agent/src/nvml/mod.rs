@@ -11,7 +11,8 @@ mod seen;
 mod session;
 mod types;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::driver_root;
 pub use fault::Fault;
 pub(crate) use fault::code;
 pub use session::{Inventory, Session};
@@ -41,18 +43,22 @@ struct State {
 
 struct Owner {
     library: OsString,
+    driver_root: PathBuf,
     session: Option<Session>,
     state: Arc<Mutex<State>>,
 }
 
 impl Nvml {
     /// Starts the thread. The library is loaded with the first call.
-    pub fn start(library: OsString) -> std::io::Result<Self> {
+    ///
+    /// `library` is a path, or a name that is looked for under `driver_root` and then wherever the
+    /// loader looks; anew each time a session is opened, since the driver may be installed later.
+    pub fn start(library: OsString, driver_root: PathBuf) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let state = Arc::new(Mutex::new(State::default()));
         let noted = Arc::clone(&state);
         std::thread::Builder::new().name("nvml".to_owned()).spawn(move || {
-            let mut owner = Owner { library, session: None, state: noted };
+            let mut owner = Owner { library, driver_root, session: None, state: noted };
             for job in queue {
                 job(&mut owner);
             }
@@ -111,7 +117,7 @@ impl Owner {
 
     fn session(&mut self) -> Result<&Session, Fault> {
         if self.session.is_none() {
-            let opened = Session::open(&self.library);
+            let opened = open(&self.library, &self.driver_root);
             let outcome = opened.as_ref().map(|_| ()).map_err(Clone::clone);
             self.note(|state| state.opened = Some(outcome));
             self.session = Some(opened?);
@@ -121,5 +127,21 @@ impl Owner {
 
     fn note(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+fn open(library: &OsStr, driver_root: &Path) -> Result<Session, Fault> {
+    if library.as_encoded_bytes().contains(&b'/') {
+        return Session::open(library);
+    }
+    match driver_root::library(driver_root, library) {
+        Some(file) => Session::open(file.as_os_str()),
+        None => Session::open(library).map_err(|fault| match fault {
+            Fault::Library { library, why } => {
+                let why = format!("it is not in the driver's root {}, and {why}", driver_root.display());
+                Fault::Library { library, why }
+            }
+            other => other,
+        }),
     }
 }

@@ -85,7 +85,7 @@ impl Node {
         };
         let preparer = Preparer::new(Parts {
             node: NODE.to_owned(),
-            nvml: Nvml::start(self.root.join("libnvidia-ml.so.1").into_os_string()).unwrap(),
+            nvml: Nvml::start(self.root.join("libnvidia-ml.so.1").into_os_string(), "/".into()).unwrap(),
             journal,
             claims: Arc::new(FileClaims(self.root.join("claims"))),
             cdi: Cdi::new(cdi, steps.clone()),
