@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::Node;
 use nvml_emulator::{ANY, Action, Code, Moment};
-use vingt_agent::nvml::{Placement, Session};
+use vingt_agent::nvml::{MigMode, Placement, Session};
 use vingt_agent::preparer::{ClaimRef, Preparer};
 use vingt_agent::steps::Unobserved;
 
@@ -166,5 +166,21 @@ fn every_call_of_the_first_reading_fails_once() {
                 "{function}: {seen:?}"
             );
         }
+    }
+}
+
+/// The driver keeps a wish that it cannot fulfil, and the GPU would be withheld until its next reset.
+#[test]
+fn a_mode_switch_that_fails_leaves_no_wish_behind() {
+    let node = Node::new(&[false, true]);
+    let session = Session::open(node.root.join("libnvidia-ml.so.1").as_os_str()).unwrap();
+    node.emulator.add_process(0, None, 4711, 1 << 30).unwrap();
+    node.foreign(1, 19, Placement { start: 1, size: 1 }, 16);
+    for (minor, before) in [(0, MigMode::Disabled), (1, MigMode::Enabled)] {
+        let gpu = session.inventory().unwrap().by_minor(minor).unwrap().clone();
+        assert_eq!(gpu.mig, before);
+        let error = session.set_mig_mode(&gpu.uuid, before == MigMode::Disabled).unwrap_err();
+        assert!(error.to_string().contains("activation status is 19"), "{error}");
+        assert_eq!(session.gpu(&gpu.uuid).unwrap().mig, before);
     }
 }

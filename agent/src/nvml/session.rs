@@ -368,28 +368,36 @@ impl Session {
         }
     }
 
-    /// Switches MIG mode; fails unless the new mode is in force at once.
+    /// Switches MIG mode; fails unless the new mode is in force at once, and then takes the wish back.
     pub fn set_mig_mode(&self, uuid: &str, on: bool) -> Result<(), Fault> {
         let gpu = self.handle(uuid)?;
-        let activation = self
-            .raw
-            .device(gpu)
-            .set_mig_mode(on)
-            .map_err(|error| Fault::of("nvmlDeviceSetMigMode", error))?;
-        // The call itself succeeds when the driver could only take a note of the wish.
-        if activation != 0 {
-            return Err(Fault::State(format!(
+        let failed = match self.ask_mig_mode(gpu, on)? {
+            0 => {
+                let wanted = if on { MigMode::Enabled } else { MigMode::Disabled };
+                match self.mig_mode(gpu)? {
+                    mode if mode == wanted => return Ok(()),
+                    mode => format!("MIG mode of {uuid} is {mode:?} after the switch, not {wanted:?}"),
+                }
+            }
+            activation => format!(
                 "MIG mode of {uuid} was not switched: the driver's activation status is {activation} \
                  (19: the GPU is in use, 16: it needs a reset)"
-            )));
-        }
-        let wanted = if on { MigMode::Enabled } else { MigMode::Disabled };
-        match self.mig_mode(gpu)? {
-            mode if mode == wanted => Ok(()),
-            mode => {
-                Err(Fault::State(format!("MIG mode of {uuid} is {mode:?} after the switch, not {wanted:?}")))
-            }
-        }
+            ),
+        };
+        // The driver keeps the wish, and would fulfil it at the next reset; until then the GPU is no use.
+        Err(Fault::State(match self.ask_mig_mode(gpu, !on) {
+            Ok(_) => failed,
+            Err(fault) => format!("{failed}; and the change could not be withdrawn: {fault}"),
+        }))
+    }
+
+    /// Asks for a MIG mode; the answer is the activation status. The call succeeds also when the
+    /// driver could only take a note of the wish.
+    fn ask_mig_mode(&self, gpu: GpuHandle, on: bool) -> Result<u32, Fault> {
+        self.raw
+            .device(gpu)
+            .set_mig_mode(on)
+            .map_err(|error| Fault::of("nvmlDeviceSetMigMode", error))
     }
 
     /// The library's session, for the listing that also works without privileges.
