@@ -157,6 +157,19 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_quantity_or_not(text in ".{0,24}") {
+            let _ = Amount::parse(&text);
+        }
+
+        #[test]
+        fn larger_numbers_are_larger_quantities(a in 0_u64..1 << 40, b in 0_u64..1 << 40, unit in "(|n|u|m|k|M|G|Ki|Mi|Gi|e3|e-2)") {
+            let parse = |number: u64| Amount::parse(&format!("{number}{unit}")).unwrap();
+            proptest::prop_assert_eq!(a.cmp(&b), parse(a).cmp(&parse(b)));
+        }
+    }
+
     #[test]
     fn parts_of_a_gpu_are_counted_in_whole_units() {
         assert_eq!(Amount::parse("2.5").unwrap().times(56), 140);

@@ -343,6 +343,16 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_text_is_a_selector_or_says_why_not(text in r#"[a-z0-9 .,()\[\]{}"'!=<>&|+?:-]{0,60}"#) {
+            if let Ok(selector) = Selector::compile(&text) {
+                let _ = selector.matches(&device());
+            }
+        }
+    }
+
     #[test]
     fn only_selectors_that_may_name_a_gpu_are_evaluated_for_each() {
         let personal = |text: &str| Selector::compile(text).unwrap().personal();
