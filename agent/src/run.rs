@@ -15,7 +15,7 @@ use crate::claims::KubeClaims;
 use crate::cli::{Cli, Command, LogFormat, Output, RunOptions};
 use crate::http::{Pages, router};
 use crate::inventory::{self, Pool};
-use crate::journal::{Found, Journal, JournalError};
+use crate::journal::{Boot, Found, Journal, JournalError};
 use crate::metrics::Metrics;
 use crate::nvml::{Nvml, Session};
 use crate::plugin::{self, Sockets};
@@ -133,8 +133,12 @@ impl Node {
             .await
             .context("no way to the API server: set KUBECONFIG, or run in a pod with a service account")?;
         let stop = self.stop.clone();
-        let started = tokio::select! {
-            started = self.preparer(&client) => started?,
+        let start = async {
+            let boot = self.boot().await;
+            Ok::<_, anyhow::Error>((self.preparer(&client, boot.clone()).await?, boot))
+        };
+        let (started, boot) = tokio::select! {
+            started = start => started?,
             () = stop.cancelled() => return Ok(()),
         };
         let preparer = shared.get_or_init(|| started).clone();
@@ -159,7 +163,7 @@ impl Node {
                 .await
                 .context("the kubelet cannot be served")
         });
-        tasks.spawn(self.clone().take_inventory(preparer.clone(), send));
+        tasks.spawn(self.clone().take_inventory(preparer.clone(), boot, send));
         tasks.spawn(self.clone().sweep(preparer));
         while let Some(ended) = tasks.join_next().await {
             ended.context("a part of the agent ended early")??;
@@ -170,12 +174,19 @@ impl Node {
         Ok(())
     }
 
+    /// Tries until the GPUs can be read; then the driver is loaded, and which one can be told.
+    async fn boot(&self) -> Boot {
+        while let Err(fault) = self.nvml.call(Session::inventory).await {
+            self.wait(Part::Journal, &format!("the journal is not read before the GPUs are: {fault}")).await;
+        }
+        system::boot(&self.options.proc_root, &self.options.sys_root)
+    }
+
     /// Opens the journal and settles what the last run left; tries until both succeed.
-    async fn preparer(&self, client: &kube::Client) -> anyhow::Result<Preparer> {
+    async fn preparer(&self, client: &kube::Client, boot: Boot) -> anyhow::Result<Preparer> {
         let options = &self.options;
-        let boot_id = system::boot_id(&options.proc_root);
         let (journal, found) = loop {
-            match Journal::open(&options.state_dir, boot_id.clone(), Arc::new(Unobserved)) {
+            match Journal::open(&options.state_dir, boot.clone(), Arc::new(Unobserved)) {
                 Ok(opened) => break opened,
                 Err(JournalError::Io { folder, error }) => {
                     let folder = folder.display();
@@ -222,9 +233,14 @@ impl Node {
     async fn take_inventory(
         self,
         preparer: Preparer,
+        boot: Boot,
         pools: watch::Sender<Option<Pool>>,
     ) -> anyhow::Result<()> {
         loop {
+            if system::boot(&self.options.proc_root, &self.options.sys_root).ended(&boot) {
+                // Nothing of ours is left on the GPUs: for the journal this is a reboot.
+                bail!("the NVIDIA driver was loaded anew; the agent must start again");
+            }
             // Ours is what the journal knew before the reading or after it: a claim that came or
             // went meanwhile must not look like somebody else's.
             let mut ours = preparer.journal().targets();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::Node;
+use k8s_openapi::api::resource::v1::ResourceClaimConsumerReference;
 use vingt_agent::journal::{Created, Found, State};
 use vingt_agent::nvml::Placement;
 use vingt_agent::preparer::{ClaimRef, Preparer, Sweep};
@@ -235,6 +236,11 @@ async fn after_a_reboot_the_partition_is_made_anew_and_nobody_elses_is_taken_for
     // Somebody's boot script was faster, in the very place of y.
     node.foreign(0, 9, Placement { start: 4, size: 4 }, 60);
     let theirs = node.partitions();
+    // Nothing but the boot tells it from ours.
+    let made = &node.entries()["uid-y"].devices[0].created;
+    let same = matches!(made, Created::Partition { gpu_instance, uuid, .. }
+        if *gpu_instance == theirs[0].1.id && *uuid == theirs[0].1.uuids[0]);
+    assert!(same, "{made:?} and {theirs:?}");
     let (agent, found) = node.agent(Arc::new(Unobserved), Some("boot-2"));
     assert_eq!(found, Found::Whole { rebooted: true });
     agent.recover(&found).await.unwrap();
@@ -249,9 +255,9 @@ async fn after_a_reboot_the_partition_is_made_anew_and_nobody_elses_is_taken_for
     assert_eq!(node.partitions(), theirs);
 }
 
-/// While the agent was away, somebody removed our partition and made one of their own in its place.
+/// While the agent was away, somebody removed our partition and made some of their own in its place.
 #[tokio::test]
-async fn a_partition_that_took_the_place_of_ours_is_not_ours() {
+async fn partitions_that_took_the_place_of_ours_are_not_ours() {
     let node = Node::new(&[true]);
     let claim = node.claim("x", &[HALF]);
     let before = agent(&node).await;
@@ -259,7 +265,8 @@ async fn a_partition_that_took_the_place_of_ours_is_not_ours() {
     drop(before);
     let ours = node.partitions()[0].1.clone();
     node.remove(0, ours.id);
-    node.foreign(0, 9, Placement { start: 0, size: 4 }, 60);
+    // Another profile of the same size and in the same place; the driver gives it the same id.
+    node.foreign(0, 5, Placement { start: 0, size: 4 }, 64);
     let theirs = node.partitions();
     assert_eq!((theirs[0].1.id, theirs[0].1.start), (ours.id, ours.start), "the same id and place");
     let agent = agent(&node).await;
@@ -323,4 +330,57 @@ async fn a_claim_that_the_kubelet_forgot_is_taken_back_after_the_bound_and_not_b
     assert!(begin.elapsed() >= Duration::from_secs(120), "too early: {:?}", begin.elapsed());
     assert_eq!(node.placed(), ["0 3g.40gb 4"]);
     assert_eq!(node.ended(), ["uid-x"]);
+}
+
+/// Sweeps for longer than the bound; whether the claim's entry is still there.
+async fn survives(node: &Node, agent: &Preparer) -> bool {
+    let mut memory = Sweep::default();
+    for _ in 0..12 {
+        agent.sweep(&mut memory).await;
+        tokio::time::advance(Duration::from_secs(30)).await;
+    }
+    node.entries().contains_key("uid-x")
+}
+
+/// The record is taken off claims in use at an uninstall, and anybody who may write claims can damage it.
+#[tokio::test(start_paused = true)]
+async fn a_claim_in_use_keeps_its_partition_whatever_becomes_of_its_decision_record() {
+    let node = Node::new(&[true]);
+    let agent = agent(&node).await;
+    let claim = node.claim("x", &[HALF]);
+    agent.prepare(claim.clone()).await.unwrap();
+    let good = node.read_claim("x");
+    for record in [
+        None,
+        Some("{".to_owned()),
+        Some(good.metadata.annotations.as_ref().unwrap()[names::DECISION].replace("uid-x", "uid-z")),
+    ] {
+        let mut damaged = good.clone();
+        damaged.metadata.annotations = record.map(|record| [(names::DECISION.to_owned(), record)].into());
+        node.write_claim(&damaged);
+        assert!(survives(&node, &agent).await);
+        // But nothing is prepared by it, and its place is not waited for.
+        assert_eq!(refused(&agent, &claim).await.0, "undecided");
+        assert_eq!(refused(&agent, &node.claim("y", &[IN_HALF])).await.0, "conflict");
+        node.delete_claim("y");
+    }
+    // Reserved, if it is not allocated any more: somebody still wants it.
+    let mut reserved = good.clone();
+    let status = reserved.status.as_mut().unwrap();
+    status.allocation = None;
+    let user = ResourceClaimConsumerReference {
+        name: "x".into(),
+        resource: "pods".into(),
+        uid: "u".into(),
+        ..Default::default()
+    };
+    status.reserved_for = Some(vec![user]);
+    node.write_claim(&reserved);
+    assert!(survives(&node, &agent).await);
+    assert_eq!(node.placed(), ["0 3g.40gb 0"]);
+
+    reserved.status.as_mut().unwrap().reserved_for = None;
+    node.write_claim(&reserved);
+    assert!(!survives(&node, &agent).await);
+    assert_eq!(node.placed(), [""; 0]);
 }

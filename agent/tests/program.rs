@@ -113,15 +113,18 @@ fn the_library_is_found_under_the_drivers_root_also_when_it_comes_later() {
     let root = node.root.join("host");
     std::fs::create_dir(&root).unwrap();
     let agent = start(&root, "libnvidia-ml.so.1");
-    let body = agent.not_ready("cannot load the NVIDIA library libnvidia-ml.so.1: it is not in the driver's root");
+    let body =
+        agent.not_ready("cannot load the NVIDIA library libnvidia-ml.so.1: it is not in the driver's root");
     assert!(body.contains("--driver-root"), "{body}");
 
     // As a driver container has it: absolute links are meant inside of its root.
     let driver = root.join("driver");
     std::fs::create_dir_all(driver.join("usr/lib64")).unwrap();
-    nvml_emulator::Emulator::init(&driver.join("opt"), &NodeDescription::of("h100-sxm5-80gb", 3, true)).unwrap();
+    nvml_emulator::Emulator::init(&driver.join("opt"), &NodeDescription::of("h100-sxm5-80gb", 3, true))
+        .unwrap();
     std::fs::copy(node.root.join("libnvidia-ml.so.1"), driver.join("opt/libnvidia-ml.so.580")).unwrap();
-    std::os::unix::fs::symlink("/opt/libnvidia-ml.so.580", driver.join("usr/lib64/libnvidia-ml.so.1")).unwrap();
+    std::os::unix::fs::symlink("/opt/libnvidia-ml.so.580", driver.join("usr/lib64/libnvidia-ml.so.1"))
+        .unwrap();
     agent.not_ready_without("cannot load");
 }
 

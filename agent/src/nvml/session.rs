@@ -394,10 +394,7 @@ impl Session {
     /// Asks for a MIG mode; the answer is the activation status. The call succeeds also when the
     /// driver could only take a note of the wish.
     fn ask_mig_mode(&self, gpu: GpuHandle, on: bool) -> Result<u32, Fault> {
-        self.raw
-            .device(gpu)
-            .set_mig_mode(on)
-            .map_err(|error| Fault::of("nvmlDeviceSetMigMode", error))
+        self.raw.device(gpu).set_mig_mode(on).map_err(|error| Fault::of("nvmlDeviceSetMigMode", error))
     }
 
     /// The library's session, for the listing that also works without privileges.

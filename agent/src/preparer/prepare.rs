@@ -154,11 +154,11 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether a claim exists and is allocated to this node.
+    /// Whether a claim exists and is allocated to this node, or somebody has reserved it.
     pub(super) async fn is_live(&self, claim: &ClaimRef) -> Result<bool, Refusal> {
         let found = self.parts.claims.get(&claim.namespace, &claim.name).await?;
         let same = found.filter(|object| object.metadata.uid.as_deref() == Some(&claim.uid));
-        Ok(same.is_some_and(|object| claims::decision(&object, &self.parts.node).is_ok()))
+        Ok(same.is_some_and(|object| claims::is_held(&object, &self.parts.node)))
     }
 
     /// Makes all devices of a reserved claim, and its spec.
@@ -323,8 +323,10 @@ fn reserve_in(entries: &mut Entries, claim: &ClaimRef, entry: &Entry) -> Result<
     Ok(())
 }
 
-/// The instance that was made for a device, if it is there: told by its UUID where that is known,
-/// since somebody else may have made another in the same place.
+/// The instance that was made for a device, if it is there: told by profile, place, id and UUID.
+///
+/// The driver gives all of these again to whatever is made in the same place. That somebody else has
+/// removed ours and put theirs there, within one boot and behind our back, cannot be seen.
 pub(super) fn own_instance<'a>(gpu: &'a Gpu, device: &DeviceEntry) -> Option<&'a Instance> {
     let ours = std::iter::once(device.target.clone()).collect();
     let there = gpu.instances.iter().find(|instance| inventory::is_ours(gpu, instance, &ours))?;

@@ -31,7 +31,7 @@ impl Inner {
         let inventory = self.parts.nvml.call(Session::inventory).await?;
         match found {
             Found::Whole { rebooted: false } => {}
-            Found::Whole { rebooted: true } => self.after_reboot(&inventory).await?,
+            Found::Whole { rebooted: true } => self.after_reboot().await?,
             Found::Nothing | Found::Corrupt(_) => self.adopt(&inventory).await?,
         }
         for (uid, entry) in self.parts.journal.entries().iter() {
@@ -49,24 +49,19 @@ impl Inner {
         Ok(())
     }
 
-    /// Partitions do not outlive a boot; those that are there all the same are only ours if their
-    /// UUIDs say so, since others may have made partitions in the same places meanwhile.
-    async fn after_reboot(&self, inventory: &Inventory) -> Result<(), Refusal> {
-        let survived = |device: &DeviceEntry| {
-            let known = matches!(device.created, Created::Partition { .. });
-            let instance = inventory.gpu(device.target.gpu()).and_then(|gpu| own_instance(gpu, device));
-            known && instance.is_some_and(|instance| !instance.compute.is_empty())
-        };
+    /// Partitions outlive neither a boot nor the driver: those that are there now were made by
+    /// others since, even if they are in all the same as ours were, UUID included.
+    async fn after_reboot(&self) -> Result<(), Refusal> {
         let change = |entries: &mut Entries| -> io::Result<()> {
             for device in entries.values_mut().flat_map(|entry| &mut entry.devices) {
-                if matches!(device.target, Target::Partition { .. }) && !survived(device) {
+                if matches!(device.target, Target::Partition { .. }) {
                     device.created = Created::Lost;
                 }
             }
             Ok(())
         };
         self.parts.journal.change(change).await?;
-        tracing::info!("the node has booted since the journal was written");
+        tracing::info!("the node has booted, or the driver was loaded, since the journal was written");
         Ok(())
     }
 

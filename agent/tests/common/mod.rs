@@ -18,7 +18,7 @@ use nvml_emulator::{Emulator, GpuGroup, NodeDescription, Partition};
 use tempfile::TempDir;
 use vingt_agent::cdi::{Cdi, CdiConfig};
 use vingt_agent::claims::{ClaimSource, Unavailable};
-use vingt_agent::journal::{Entry, Found, Journal};
+use vingt_agent::journal::{Boot, Entry, Found, Journal};
 use vingt_agent::metrics::Metrics;
 use vingt_agent::nvml::{Nvml, Placement, Session};
 use vingt_agent::preparer::{ClaimRef, Parts, Preparer};
@@ -66,9 +66,10 @@ impl Node {
 
     /// Starts an agent's parts: opens the journal, does not recover.
     pub fn agent(&self, steps: Arc<dyn Steps>, boot: Option<&str>) -> (Preparer, Found) {
+        let boot = Boot { boot_id: boot.map(str::to_owned), driver_id: None };
         let deadline = Instant::now() + Duration::from_secs(10);
         let (journal, found) = loop {
-            match Journal::open(&self.root.join("agent"), boot.map(str::to_owned), steps.clone()) {
+            match Journal::open(&self.root.join("agent"), boot.clone(), steps.clone()) {
                 Ok(opened) => break opened,
                 // Tasks of the agent before may hold it for a moment.
                 Err(_) if Instant::now() < deadline => std::thread::yield_now(),
