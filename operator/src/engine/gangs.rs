@@ -18,7 +18,7 @@ use super::bind::{self, BindClaim, OpenGate};
 use super::pods::{one, reread};
 use super::queue::remove_finalizer;
 use super::{Engine, ensure};
-use crate::jobs::facts::{self, Gang, GatedWorker, Holders, gang_workload};
+use crate::jobs::facts::{self, Gang, GatedWorker, Holders, Sight, gang_workload};
 use crate::jobs::objects::{self, Parent};
 use crate::jobs::status::{self, Record};
 use crate::jobs::template::claim_template_name;
@@ -95,7 +95,9 @@ impl Engine {
             if self.pending.contains_key(&gang_workload(&key)) {
                 continue;
             }
-            let gang = facts::of(&key, &job, &self.world, members, &holders, &self.layout);
+            let (world, layout) = (&self.world, &self.layout);
+            let sight = Sight { world, members, holders: &holders, layout, now_ms };
+            let gang = facts::of(&key, &job, sight);
             let step = next_step(&gang.facts, now_ms);
             let mut it = Tracked { key, job, gang, step, record: Record::Nothing, pending: None };
             if it.step == GangStep::Queue {

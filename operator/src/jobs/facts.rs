@@ -88,15 +88,24 @@ pub struct Gang {
     pub stuck: Option<String>,
 }
 
+/// What the facts are told from.
+#[derive(Clone, Copy)]
+pub struct Sight<'a> {
+    /// The objects.
+    pub world: &'a World,
+    /// The pods of the jobs.
+    pub members: &'a Members,
+    /// Which claims hold what.
+    pub holders: &'a Holders,
+    /// Where the devices are.
+    pub layout: &'a Layout,
+    /// The time, in milliseconds since 1970.
+    pub now_ms: i64,
+}
+
 /// What is known of the gang of `job`.
-pub fn of(
-    key: &Key,
-    job: &TrainingJob,
-    world: &World,
-    members: &Members,
-    holders: &Holders,
-    layout: &Layout,
-) -> Gang {
+pub fn of(key: &Key, job: &TrainingJob, sight: Sight<'_>) -> Gang {
+    let Sight { world, members, holders, layout, now_ms } = sight;
     let spec = &job.spec;
     let no_status = TrainingJobStatus::default();
     let status = job.status.as_ref().unwrap_or(&no_status);
@@ -145,10 +154,12 @@ pub fn of(
         leaving: evicted.filter(|_| planned).map(|condition| leaving(&condition.reason)),
         admitted_ms,
         unready_since_ms: (planned && !all_well).then(|| {
-            let unready = condition(&status.conditions, ConditionType::PodsReady);
-            let since = unready
-                .filter(|c| c.status == "False")
-                .map_or(0, |c| c.last_transition_time.0.as_millisecond());
+            let since = match condition(&status.conditions, ConditionType::PodsReady) {
+                // It has just stopped being ready, which is not written yet.
+                Some(condition) if condition.status == "True" => now_ms,
+                Some(condition) => condition.last_transition_time.0.as_millisecond(),
+                None => 0,
+            };
             since.max(admitted_ms.unwrap_or(0))
         }),
         job: job_state(key, job, world),
