@@ -111,12 +111,19 @@ pub fn of(key: &Key, job: &TrainingJob, sight: Sight<'_>) -> Gang {
     let status = job.status.as_ref().unwrap_or(&no_status);
     let mut gang = Gang::default();
     let mut live = BTreeSet::new();
+    let mut places: BTreeMap<u32, u32> = BTreeMap::new();
+    for (index, pod_key) in members.gang(key) {
+        if let Some(pod) = world.pods.get(pod_key).filter(|pod| !pod.deleting && !pod.ended) {
+            live.insert(pod.uid.as_str());
+            *places.entry(index).or_default() += 1;
+        }
+    }
     for (index, pod_key) in members.gang(key) {
         if let Some(pod) = world.pods.get(pod_key) {
-            if !pod.deleting && !pod.ended {
-                live.insert(pod.uid.as_str());
-            }
-            gang.count(index, pod_key, pod, world, status, holders);
+            // Two pods for one place: the Job controller removes one, which is waited for.
+            let assignment = status.assignments.iter().find(|assignment| assignment.worker == index);
+            let alone = places.get(&index).is_none_or(|pods| *pods == 1);
+            gang.count(pod_key, pod, world, (index, assignment.filter(|_| alone)), holders);
         }
     }
     // A worker that is done counts, also when its pod was removed since.
@@ -174,11 +181,10 @@ pub fn of(key: &Key, job: &TrainingJob, sight: Sight<'_>) -> Gang {
 impl Gang {
     fn count(
         &mut self,
-        index: u32,
         key: &Key,
         pod: &Pod,
         world: &World,
-        status: &TrainingJobStatus,
+        (index, assignment): (u32, Option<&Assignment>),
         holders: &Holders,
     ) {
         let pods: &mut PodCounts = &mut self.facts.pods;
@@ -204,8 +210,7 @@ impl Gang {
             self.well += 1;
         } else if !gated {
             // One that kube-scheduler refuses is on no node; the plan says where it was to go.
-            let planned = status.assignments.iter().find(|assignment| assignment.worker == index);
-            let node = pod.node.as_ref().or(planned.map(|assignment| &assignment.node));
+            let node = pod.node.as_ref().or(assignment.map(|assignment| &assignment.node));
             if let Some(node) = node.filter(|node| !self.unready_nodes.contains(node)) {
                 self.unready_nodes.push(node.clone());
             }
@@ -214,7 +219,7 @@ impl Gang {
             return;
         }
         pods.gated += 1;
-        let claim = worker_claim(key, pod, world, status, index, holders);
+        let claim = assignment.and_then(|assignment| worker_claim(key, pod, world, assignment, holders));
         match claim.as_ref().map(|(_, state)| state) {
             None => pods.claim_missing += 1,
             Some(ClaimState::Undecided | ClaimState::Recorded) => pods.claim_unwritten += 1,
@@ -234,8 +239,7 @@ fn worker_claim(
     key: &Key,
     pod: &Pod,
     world: &World,
-    status: &TrainingJobStatus,
-    index: u32,
+    assignment: &Assignment,
     holders: &Holders,
 ) -> Option<(Key, ClaimState)> {
     if !pod.gated_by_us_alone() {
@@ -248,7 +252,6 @@ fn worker_claim(
     if claim.owner.as_ref().is_none_or(|owner| owner.uid != pod.uid) {
         return None;
     }
-    let assignment = status.assignments.iter().find(|assignment| assignment.worker == index)?;
     let state = claim_state(claim, assignment, pod);
     // The worker before may still be leaving the device.
     if matches!(state, ClaimState::Undecided | ClaimState::Recorded) && holders.taken(assignment, &claim_key)

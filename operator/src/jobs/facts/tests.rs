@@ -144,6 +144,28 @@ fn gated_workers_are_counted_by_how_far_their_claims_are() {
 }
 
 #[test]
+fn two_pods_for_one_place_wait_until_one_is_left() {
+    let mut twin = pod(0, true, json!({}));
+    twin["metadata"]["name"] = json!("t-0-twin");
+    twin["metadata"]["uid"] = json!("twin");
+    let pods = vec![pod(0, true, json!({})), twin, pod(1, true, json!({}))];
+    let found = gang(&world(pods, vec![claim(0, None, false), claim(1, None, false)], json!({})));
+    assert_eq!(found.facts.pods, counts(3, 3, 2, 1, 0, 3), "neither of the two is written");
+}
+
+#[test]
+fn a_job_of_another_name_brings_no_workers() {
+    let mut world = world(vec![pod(0, true, json!({}))], vec![], json!({}));
+    list::<Job>(
+        &mut world,
+        [json!({"apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": "forged", "namespace": "p", "uid": "j", "resourceVersion": "1",
+            "ownerReferences": controller("TrainingJob", "t", "tu")}})],
+    );
+    assert_eq!(gang(&world).facts.pods, PodCounts::default());
+}
+
+#[test]
 fn a_claim_made_for_another_pod_is_not_the_workers() {
     let mut other = claim(0, None, false);
     other["metadata"]["ownerReferences"] = controller("Pod", "x", "somebody");
