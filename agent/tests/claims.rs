@@ -384,3 +384,30 @@ async fn a_claim_in_use_keeps_its_partition_whatever_becomes_of_its_decision_rec
     assert!(!survives(&node, &agent).await);
     assert_eq!(node.placed(), [""; 0]);
 }
+
+/// A GPU that died: its pods must be able to end, and its claims do not come back as they were.
+#[tokio::test]
+async fn claims_of_a_gpu_that_is_gone_can_end() {
+    let mut node = Node::new(&[true, true]);
+    let claims = [
+        node.claim("x", &[HALF]),
+        node.claim("y", &["gpu-1-mig-3g40gb-9-0"]),
+        node.claim("z", &["gpu-1-mig-1g10gb-19-4"]),
+    ];
+    let before = agent(&node).await;
+    for claim in &claims {
+        before.prepare(claim.clone()).await.unwrap();
+    }
+    drop(before);
+    // The other one is as it was.
+    node.reboot(&[true]);
+    node.foreign(0, 9, Placement { start: 0, size: 4 }, 60);
+    let agent = agent(&node).await;
+    assert_eq!(refused(&agent, &claims[1]).await.0, "unknown-device");
+    for claim in &claims[1..] {
+        agent.unprepare(claim.clone()).await.unwrap();
+    }
+    assert_eq!(node.ended(), ["uid-y", "uid-z"]);
+    assert_eq!(node.specs(), ["gpu.vingt.dev-mig-uid-x.json"]);
+    assert_eq!(node.placed(), ["0 3g.40gb 0"]);
+}

@@ -184,3 +184,18 @@ fn a_mode_switch_that_fails_leaves_no_wish_behind() {
         assert_eq!(session.gpu(&gpu.uuid).unwrap().mig, before);
     }
 }
+
+/// As long as it may be the one that cannot be read, a GPU is not taken to be gone.
+#[test]
+fn a_gpu_is_gone_only_if_all_others_can_be_read() {
+    let node = Node::new(&[true, true]);
+    let library = node.root.join("libnvidia-ml.so.1");
+    let session = Session::open(library.as_os_str()).unwrap();
+    let lost = Action::Error(Code::GpuIsLost);
+    node.emulator.inject("nvmlDeviceGetUUID", 1, lost, Moment::Before).unwrap();
+    let error = session.gpu_if_there("GPU-none").unwrap_err();
+    assert!(error.to_string().contains("the one at index 0 cannot"), "{error}");
+    assert_eq!(session.gpu_if_there("GPU-none").unwrap(), None);
+    let uuid = &session.inventory().unwrap().gpus[0].uuid;
+    assert!(session.gpu_if_there(uuid).unwrap().is_some());
+}

@@ -103,26 +103,37 @@ impl Session {
         Ok(inventory)
     }
 
-    /// Reads one GPU.
-    pub fn gpu(&self, uuid: &str) -> Result<Gpu, Fault> {
-        let (index, card) = self.find(uuid)?;
-        self.read(index, &card, true)
+    /// Reads one GPU; `None` if it is certain that the node has no such GPU (any more).
+    pub fn gpu_if_there(&self, uuid: &str) -> Result<Option<Gpu>, Fault> {
+        self.find(uuid)?.map(|(index, card)| self.read(index, &card, true)).transpose()
     }
 
-    fn find(&self, uuid: &str) -> Result<(u32, Card), Fault> {
+    /// Reads one GPU, which must be there.
+    pub fn gpu(&self, uuid: &str) -> Result<Gpu, Fault> {
+        self.gpu_if_there(uuid)?.ok_or_else(|| missing(uuid))
+    }
+
+    fn find(&self, uuid: &str) -> Result<Option<(u32, Card)>, Fault> {
         let known = || {
             let cards = self.cards.borrow();
             cards.iter().find(|(_, card)| card.uuid == uuid).map(|(index, card)| (*index, card.clone()))
         };
         if let Some(found) = known() {
-            return Ok(found);
+            return Ok(Some(found));
         }
-        self.geometry()?;
-        known().ok_or_else(|| Fault::State(format!("no GPU of this node has the UUID {uuid}")))
+        let inventory = self.geometry()?;
+        match (known(), inventory.unreadable.first()) {
+            // It may be the one that cannot be read.
+            (None, Some(unreadable)) => Err(Fault::State(format!(
+                "no GPU that can be read has the UUID {uuid}, and the one at index {} cannot: {}",
+                unreadable.index, unreadable.why
+            ))),
+            (found, _) => Ok(found),
+        }
     }
 
     fn handle(&self, uuid: &str) -> Result<GpuHandle, Fault> {
-        self.find(uuid).map(|(_, card)| card.handle)
+        self.find(uuid)?.map(|(_, card)| card.handle).ok_or_else(|| missing(uuid))
     }
 
     fn card(&self, index: u32) -> Result<Card, Fault> {
@@ -401,6 +412,10 @@ impl Session {
     pub(crate) fn raw(&self) -> &Raw {
         &self.raw
     }
+}
+
+fn missing(uuid: &str) -> Fault {
+    Fault::State(format!("no GPU of this node has the UUID {uuid}"))
 }
 
 fn gone(fault: &Fault) -> bool {

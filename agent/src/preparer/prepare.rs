@@ -71,7 +71,7 @@ impl Inner {
     async fn intact(&self, uid: &str, entry: &Entry) -> Result<bool, Refusal> {
         for device in &entry.devices {
             let Target::Partition { gpu, .. } = &device.target else { continue };
-            let gpu = self.gpu(gpu).await?;
+            let Some(gpu) = self.gpu_if_there(gpu).await? else { return Ok(false) };
             if own_instance(&gpu, device).is_none_or(|instance| instance.compute.is_empty()) {
                 return Ok(false);
             }
@@ -272,9 +272,15 @@ impl Inner {
         Ok(self.parts.journal.change_entry(uid, note).await?)
     }
 
-    pub(super) async fn gpu(&self, uuid: &str) -> Result<Gpu, Refusal> {
+    async fn gpu(&self, uuid: &str) -> Result<Gpu, Refusal> {
         let uuid = uuid.to_owned();
         Ok(self.parts.nvml.call(move |session| session.gpu(&uuid)).await?)
+    }
+
+    /// The GPU; `None` if it is certain that it is gone.
+    pub(super) async fn gpu_if_there(&self, uuid: &str) -> Result<Option<Gpu>, Refusal> {
+        let uuid = uuid.to_owned();
+        Ok(self.parts.nvml.call(move |session| session.gpu_if_there(&uuid)).await?)
     }
 
     async fn switch_mode(&self, gpu: &Gpu, on: bool) -> Result<(), Refusal> {

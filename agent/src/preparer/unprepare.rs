@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::prepare::own_instance;
 use super::{ClaimRef, Inner, Refusal};
-use crate::journal::{DeviceEntry, Ended, State};
+use crate::journal::{Created, DeviceEntry, Ended, State};
 use crate::nvml::{Fault, Session, code};
 use crate::target::Target;
 
@@ -67,7 +67,11 @@ impl Inner {
 
     async fn destroy(&self, device: &DeviceEntry, deadline: Instant) -> Result<(), Refusal> {
         let Target::Partition { gpu: uuid, .. } = &device.target else { return Ok(()) };
-        let gpu = self.gpu(uuid).await?;
+        if matches!(device.created, Created::Nothing | Created::Lost) {
+            return Ok(());
+        }
+        // What was on a GPU that is gone is gone.
+        let Some(gpu) = self.gpu_if_there(uuid).await? else { return Ok(()) };
         let Some(instance) = own_instance(&gpu, device) else { return Ok(()) };
         let id = instance.id;
         for compute in &instance.compute {
