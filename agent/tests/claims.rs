@@ -411,3 +411,27 @@ async fn claims_of_a_gpu_that_is_gone_can_end() {
     assert_eq!(node.specs(), ["gpu.vingt.dev-mig-uid-x.json"]);
     assert_eq!(node.placed(), ["0 3g.40gb 0"]);
 }
+
+/// Two whole GPUs swap their numbers: whoever comes first must not get the other's.
+#[tokio::test]
+async fn a_whole_gpu_with_another_minor_number_is_not_the_one_that_was_given() {
+    let node = Node::new(&[false, false]);
+    let (x, y) = (node.claim("x", &["gpu-0"]), node.claim("y", &["gpu-1"]));
+    let before = agent(&node).await;
+    before.prepare(x.clone()).await.unwrap();
+    before.prepare(y.clone()).await.unwrap();
+    drop(before);
+    node.swap_gpus();
+    let (agent, found) = node.agent(Arc::new(Unobserved), Some("boot-2"));
+    agent.recover(&found).await.unwrap();
+    assert_eq!(node.specs(), [""; 0], "a spec names another's GPU");
+    // What x is to have now is what y had, until y is settled too.
+    assert_eq!(refused(&agent, &x).await.0, "conflict");
+    assert_eq!(node.specs(), [""; 0]);
+    agent.prepare(y).await.unwrap();
+    agent.prepare(x).await.unwrap();
+    let targets: Vec<_> = node.entries().into_values().map(|entry| entry.devices[0].target.clone()).collect();
+    assert_eq!((targets[0].minor(), targets[1].minor()), (0, 1));
+    assert_ne!(targets[0].gpu(), targets[1].gpu());
+    assert_eq!(node.specs().len(), 2);
+}

@@ -37,11 +37,9 @@ impl Inner {
         let deadline = Instant::now() + PATIENCE;
         let entry = self.decided(claim).await?;
         if let Some(old) = self.parts.journal.entry(&claim.uid) {
-            let same = old
-                .devices
-                .iter()
-                .map(|device| &device.decided)
-                .eq(entry.devices.iter().map(|device| &device.decided));
+            // The same names can mean other GPUs: minor numbers shift when a GPU dies.
+            let means = |device: &DeviceEntry| (device.decided.clone(), device.target.clone());
+            let same = old.devices.iter().map(means).eq(entry.devices.iter().map(means));
             match old.state {
                 State::Prepared if same && self.intact(&claim.uid, &old).await? => {
                     return Ok(ready(&claim.uid, &old));
@@ -70,10 +68,9 @@ impl Inner {
     /// Whether everything that was made for a prepared claim is still there; the spec is put back if not.
     async fn intact(&self, uid: &str, entry: &Entry) -> Result<bool, Refusal> {
         for device in &entry.devices {
-            let Target::Partition { gpu, .. } = &device.target else { continue };
-            let Some(gpu) = self.gpu_if_there(gpu).await? else { return Ok(false) };
-            if own_instance(&gpu, device).is_none_or(|instance| instance.compute.is_empty()) {
-                return Ok(false);
+            match self.gpu_if_there(device.target.gpu()).await? {
+                Some(gpu) if is_there(&gpu, device) => {}
+                _ => return Ok(false),
             }
         }
         if !self.parts.cdi.exists(uid) {
@@ -347,6 +344,17 @@ pub(super) fn own_instance<'a>(gpu: &'a Gpu, device: &DeviceEntry) -> Option<&'a
         },
     };
     same.then_some(there)
+}
+
+/// Whether a prepared device is what it was, by the same minor number.
+pub(super) fn is_there(gpu: &Gpu, device: &DeviceEntry) -> bool {
+    let made = match &device.target {
+        Target::Gpu { .. } => true,
+        Target::Partition { .. } => {
+            own_instance(gpu, device).is_some_and(|instance| !instance.compute.is_empty())
+        }
+    };
+    made && gpu.uuid == device.target.gpu() && gpu.minor == device.target.minor()
 }
 
 pub(super) fn cdi_devices(devices: &[DeviceEntry]) -> Result<Vec<CdiDevice>, Refusal> {

@@ -7,7 +7,7 @@ use std::io;
 
 use k8s_openapi::api::resource::v1::ResourceClaim;
 
-use super::prepare::own_instance;
+use super::prepare::{is_there, own_instance};
 use super::{Inner, Preparer, Refusal};
 use crate::cdi::CdiDevice;
 use crate::claims;
@@ -65,25 +65,18 @@ impl Inner {
         Ok(())
     }
 
-    /// A prepared claim keeps what it has; its spec is put back where `/var/run` was emptied.
+    /// A prepared claim keeps what it has; its spec is put back where `/var/run` was emptied. A spec
+    /// of what is gone would give a restarted container whatever has its numbers now.
     fn find_again(&self, uid: &str, entry: &Entry, inventory: &Inventory) -> Result<(), Refusal> {
-        for device in &entry.devices {
-            let there = match &device.target {
-                Target::Gpu { gpu, .. } => inventory.gpu(gpu).is_some(),
-                Target::Partition { gpu, .. } => inventory
-                    .gpu(gpu)
-                    .and_then(|gpu| own_instance(gpu, device))
-                    .is_some_and(|i| !i.compute.is_empty()),
-            };
-            if !there {
-                self.parts.metrics.partition_lost();
-                tracing::warn!(
-                    uid,
-                    device = device.decided.device,
-                    "a prepared device is gone; the next prepare makes it anew"
-                );
-                return Ok(());
-            }
+        let gone = entry.devices.iter().find(|device| {
+            let gpu = inventory.gpu(device.target.gpu());
+            !gpu.is_some_and(|gpu| is_there(gpu, device))
+        });
+        if let Some(device) = gone {
+            self.parts.metrics.partition_lost();
+            let device = &device.decided.device;
+            tracing::warn!(uid, device, "a prepared device is gone; the next prepare makes it anew");
+            return Ok(self.parts.cdi.remove(uid)?);
         }
         if !self.parts.cdi.exists(uid) {
             self.parts.cdi.write(uid, &super::prepare::cdi_devices(&entry.devices)?)?;

@@ -59,6 +59,18 @@ impl Node {
         self.emulator = Emulator::init(&self.root, &described(mig)).unwrap();
     }
 
+    /// Lets the first two GPUs swap their minor numbers, as a boot may.
+    pub fn swap_gpus(&self) {
+        let path = self.root.join("state");
+        let mut state: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let (first, second) = (state["gpus"][0]["uuid"].clone(), state["gpus"][1]["uuid"].clone());
+        state["gpus"][0]["uuid"] = second;
+        state["gpus"][1]["uuid"] = first;
+        // Another file: readers tell a changed state by it.
+        fs::write(path.with_extension("swapped"), state.to_string()).unwrap();
+        fs::rename(path.with_extension("swapped"), &path).unwrap();
+    }
+
     /// The node in a folder that another process made.
     pub fn at(root: &Path) -> Self {
         Self { root: root.to_owned(), emulator: Emulator::open(root).unwrap(), switch: true, _folder: None }
