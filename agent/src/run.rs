@@ -31,6 +31,8 @@ const INVENTORY: Duration = Duration::from_secs(10);
 const SWEEP: Duration = Duration::from_secs(30);
 /// How often what failed at the start is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// How often a node without GPUs is looked at.
+const HARDWARE: Duration = Duration::from_secs(5);
 /// How long the parts have to stop.
 const STOP: Duration = Duration::from_secs(20);
 
@@ -176,10 +178,32 @@ impl Node {
 
     /// Tries until the GPUs can be read; then the driver is loaded, and which one can be told.
     async fn boot(&self) -> Boot {
-        while let Err(fault) = self.nvml.call(Session::inventory).await {
-            self.wait(Part::Journal, &format!("the journal is not read before the GPUs are: {fault}")).await;
+        let RunOptions { proc_root, sys_root, .. } = &self.options;
+        loop {
+            if !system::has_nvidia(proc_root, sys_root) {
+                self.nothing_to_serve().await;
+            }
+            match self.nvml.call(Session::inventory).await {
+                Ok(_) => return system::boot(proc_root, sys_root),
+                Err(fault) => {
+                    let why = format!("the journal is not read before the GPUs are: {fault}");
+                    self.wait(Part::Journal, &why).await;
+                }
+            }
         }
-        system::boot(&self.options.proc_root, &self.options.sys_root)
+    }
+
+    /// Waits, ready, until there is something to serve: the agent runs on every node of a cluster
+    /// in which not all have GPUs.
+    async fn nothing_to_serve(&self) {
+        let why = "no NVIDIA GPU on this node";
+        tracing::info!("{why}; there is nothing to serve");
+        self.readiness.nothing_to_serve(Some(why.to_owned()));
+        while !system::has_nvidia(&self.options.proc_root, &self.options.sys_root) {
+            tokio::time::sleep(HARDWARE).await;
+        }
+        tracing::info!("there is an NVIDIA GPU now");
+        self.readiness.nothing_to_serve(None);
     }
 
     /// Opens the journal and settles what the last run left; tries until both succeed.
@@ -224,8 +248,9 @@ impl Node {
     }
 
     async fn wait(&self, part: Part, why: &str) {
-        tracing::warn!("{why}; tried again in {} s", RETRY.as_secs());
-        self.readiness.not_ready(part, why.to_owned());
+        if self.readiness.not_ready(part, why.to_owned()) {
+            tracing::warn!("{why}; tried again every {} s", RETRY.as_secs());
+        }
         tokio::time::sleep(RETRY).await;
     }
 
@@ -236,6 +261,7 @@ impl Node {
         boot: Boot,
         pools: watch::Sender<Option<Pool>>,
     ) -> anyhow::Result<()> {
+        let mut unread = None;
         loop {
             if system::boot(&self.options.proc_root, &self.options.sys_root).ended(&boot) {
                 // Nothing of ours is left on the GPUs: for the journal this is a reboot.
@@ -246,6 +272,7 @@ impl Node {
             let mut ours = preparer.journal().targets();
             match self.nvml.call(Session::inventory).await {
                 Ok(inventory) => {
+                    unread = None;
                     ours.extend(preparer.journal().targets());
                     let pool = inventory::pool(&inventory, &ours, self.options.allow_mig_mode_switch);
                     self.metrics.pool(&pool);
@@ -266,7 +293,12 @@ impl Node {
                     });
                 }
                 // What is published stays: the devices are not gone because they cannot be read now.
-                Err(fault) => tracing::error!(%fault, "the GPUs cannot be read"),
+                Err(fault) => {
+                    if unread.as_ref() != Some(&fault) {
+                        tracing::error!(%fault, "the GPUs cannot be read");
+                    }
+                    unread = Some(fault);
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(INVENTORY) => {}
