@@ -435,3 +435,24 @@ async fn a_whole_gpu_with_another_minor_number_is_not_the_one_that_was_given() {
     assert_ne!(targets[0].gpu(), targets[1].gpu());
     assert_eq!(node.specs().len(), 2);
 }
+
+/// The same claim, let go and allocated anew on the same device: two uses, each with its own charge.
+#[tokio::test]
+async fn each_use_of_a_claim_ends_for_itself() {
+    let node = Node::new(&[true]);
+    let agent = agent(&node).await;
+    let claim = node.claim("x", &[HALF]);
+    agent.prepare(claim.clone()).await.unwrap();
+    let mut again = node.read_claim("x");
+    let record = again.metadata.annotations.as_mut().unwrap().get_mut(names::DECISION).unwrap();
+    *record = record.replace("1970-01-01T00:00:00Z", "1970-01-01T00:00:09Z");
+    node.write_claim(&again);
+    agent.prepare(claim.clone()).await.unwrap();
+    assert_eq!(node.ended(), ["uid-x"], "the first use has not ended");
+    agent.prepare(claim.clone()).await.unwrap();
+    agent.unprepare(claim).await.unwrap();
+    assert_eq!(node.ended(), ["uid-x", "uid-x"]);
+    let starts: Vec<_> =
+        agent.journal().ended().unwrap().iter().map(|ended| ended.start.as_second()).collect();
+    assert_eq!(starts, [0, 9]);
+}

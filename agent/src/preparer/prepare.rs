@@ -39,7 +39,8 @@ impl Inner {
         if let Some(old) = self.parts.journal.entry(&claim.uid) {
             // The same names can mean other GPUs: minor numbers shift when a GPU dies.
             let means = |device: &DeviceEntry| (device.decided.clone(), device.target.clone());
-            let same = old.devices.iter().map(means).eq(entry.devices.iter().map(means));
+            let same =
+                old.start == entry.start && old.devices.iter().map(means).eq(entry.devices.iter().map(means));
             match old.state {
                 State::Prepared if same && self.intact(&claim.uid, &old).await? => {
                     return Ok(ready(&claim.uid, &old));
