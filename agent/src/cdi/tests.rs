@@ -142,7 +142,7 @@ fn a_whole_gpu_gets_no_capability() {
 }
 
 #[test]
-fn the_drivers_files_are_mounted_where_they_are_with_links_followed_inside_its_root() {
+fn the_drivers_files_are_mounted_where_images_look_with_links_followed_inside_its_root() {
     let node = Node::new();
     node.file("driver/usr/lib64/libcuda.so.570.169", "");
     node.link("driver/usr/lib64/libcuda.so.1", "libcuda.so.570.169");
@@ -167,6 +167,11 @@ fn the_drivers_files_are_mounted_where_they_are_with_links_followed_inside_its_r
         (
             "/run/nvidia/driver/usr/lib64/libnvidia-gpucomp.so.570.169",
             "/usr/lib64/libnvidia-gpucomp.so.570.169",
+        ),
+        ("/run/nvidia/driver/usr/lib64/libcuda.so.570.169", "/usr/local/nvidia/lib64/libcuda.so.1"),
+        (
+            "/run/nvidia/driver/usr/lib64/libnvidia-gpucomp.so.570.169",
+            "/usr/local/nvidia/lib64/libnvidia-gpucomp.so.570.169",
         ),
     ];
     assert_eq!(mounts, expected);
