@@ -199,3 +199,29 @@ fn a_gpu_is_gone_only_if_all_others_can_be_read() {
     let uuid = &session.inventory().unwrap().gpus[0].uuid;
     assert!(session.gpu_if_there(uuid).unwrap().is_some());
 }
+
+/// What a driver does not tell, or somebody has just destroyed, does not hide the rest of the GPU.
+#[test]
+fn an_answer_that_is_missing_costs_what_it_is_about_and_no_more() {
+    let node = Node::new(&[true]);
+    node.foreign(0, 19, Placement { start: 1, size: 1 }, 16);
+    let library = node.root.join("libnvidia-ml.so.1");
+    let read = |function: &str, code: Code| {
+        node.emulator.inject(function, 1, Action::Error(code), Moment::Before).unwrap();
+        // A session of its own: what is known of a GPU is asked for once.
+        let mut seen = Session::open(library.as_os_str()).unwrap().inventory().unwrap();
+        assert_eq!(struck(&node).as_deref(), Some(function));
+        assert_eq!(seen.unreadable, []);
+        seen.gpus.remove(0)
+    };
+    let gpu = read("nvmlDeviceGetArchitecture", Code::NotSupported);
+    assert_eq!((gpu.architecture.as_str(), gpu.switches_mig_live), ("unknown", false));
+    let all = gpu.profiles.len();
+    let gpu = read("nvmlDeviceGetGpuInstancePossiblePlacements_v2", Code::NotSupported);
+    assert_eq!((gpu.profiles.len(), gpu.instances.len()), (all, 1));
+    assert_eq!(gpu.profiles.iter().filter(|profile| profile.placements.is_empty()).count(), 1);
+    for code in [Code::InvalidArgument, Code::NotFound] {
+        let gpu = read("nvmlComputeInstanceGetInfo_v2", code);
+        assert_eq!((gpu.profiles.len(), gpu.instances[0].compute.len()), (all, 0));
+    }
+}

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 
+use nvml_wrapper::enums::device::DeviceArchitecture;
 use nvml_wrapper::error::NvmlError;
 
 use super::fault::{Fault, code};
@@ -145,8 +146,7 @@ impl Session {
         let capability = device
             .cuda_compute_capability()
             .map_err(|error| Fault::of("nvmlDeviceGetCudaComputeCapability", error))?;
-        let architecture =
-            device.architecture().map_err(|error| Fault::of("nvmlDeviceGetArchitecture", error))?;
+        let (architecture, switches_mig_live) = architecture(device.architecture())?;
         let memory = device.memory_info().map_err(|error| Fault::of("nvmlDeviceGetMemoryInfo_v2", error))?;
         let brand = match device.brand() {
             Ok(brand) => format!("{brand:?}"),
@@ -159,8 +159,8 @@ impl Session {
             minor: device.minor_number().map_err(|error| Fault::of("nvmlDeviceGetMinorNumber", error))?,
             uuid: device.uuid().map_err(|error| Fault::of("nvmlDeviceGetUUID", error))?,
             product: device.name().map_err(|error| Fault::of("nvmlDeviceGetName", error))?,
-            architecture: format!("{architecture:?}").to_lowercase(),
-            switches_mig_live: architecture.as_c() >= HOPPER,
+            architecture,
+            switches_mig_live,
             brand,
             compute_capability: format!("{}.{}", capability.major, capability.minor),
             memory_mib: memory.total / (1 << 20),
@@ -226,7 +226,12 @@ impl Session {
         let mut profiles = Vec::new();
         for profile in 0..PROFILES {
             let Some(info) = self.raw.profile(card.handle, profile)? else { continue };
-            let placements = self.raw.placements(card.handle, info.id)?;
+            let placements = match self.raw.placements(card.handle, info.id) {
+                Ok(placements) => placements,
+                // Nothing to offer, and no reason to lose the others; somebody may have such instances.
+                Err(fault) if fault.is(code::NOT_SUPPORTED) => Vec::new(),
+                Err(fault) => return Err(fault),
+            };
             // Drivers older than the named structures: made from the sizes, as nvidia-smi prints it.
             let name = info.name.unwrap_or_else(|| {
                 format!(
@@ -297,8 +302,18 @@ impl Session {
     ) -> Result<Vec<(CiHandle, ComputeInstance)>, Fault> {
         let mut compute: Vec<(_, ComputeInstance)> = Vec::new();
         for profile in self.ci_profiles(gpu, gi, profile_id)? {
-            for ci in self.raw.compute_instances(gi, profile.id)? {
-                let (id, uuid) = self.raw.ci_info(ci)?;
+            let found = match self.raw.compute_instances(gi, profile.id) {
+                Ok(found) => found,
+                Err(fault) if gone(&fault) || fault.is(code::INVALID_ARGUMENT) => continue,
+                Err(fault) => return Err(fault),
+            };
+            for ci in found {
+                let (id, uuid) = match self.raw.ci_info(ci) {
+                    Ok(info) => info,
+                    // Destroyed by somebody else since it was listed.
+                    Err(fault) if gone(&fault) || fault.is(code::INVALID_ARGUMENT) => continue,
+                    Err(fault) => return Err(fault),
+                };
                 if !compute.iter().any(|(_, known)| known.id == id) {
                     compute.push((ci, ComputeInstance { id, uuid }));
                 }
@@ -414,6 +429,19 @@ impl Session {
     }
 }
 
+/// Name of an architecture, and whether it switches MIG mode without a reset.
+///
+/// The number decides: one newer than the names here is no less of a GPU.
+fn architecture(answer: Result<DeviceArchitecture, NvmlError>) -> Result<(String, bool), Fault> {
+    const UNKNOWN: &str = "unknown";
+    match answer {
+        Ok(DeviceArchitecture::Unknown) | Err(NvmlError::NotSupported) => Ok((UNKNOWN.to_owned(), false)),
+        Ok(known) => Ok((format!("{known:?}").to_lowercase(), known.as_c() >= HOPPER)),
+        Err(NvmlError::UnexpectedVariant(number)) => Ok((UNKNOWN.to_owned(), number >= HOPPER)),
+        Err(error) => Err(Fault::of("nvmlDeviceGetArchitecture", error)),
+    }
+}
+
 fn missing(uuid: &str) -> Fault {
     Fault::State(format!("no GPU of this node has the UUID {uuid}"))
 }
@@ -427,5 +455,21 @@ fn ok_if_gone(result: Result<(), Fault>) -> Result<(), Fault> {
     match result {
         Err(fault) if gone(&fault) => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_architecture_without_a_name_is_judged_by_its_number() {
+        let of = |answer| architecture(answer).unwrap();
+        assert_eq!(of(Ok(DeviceArchitecture::Hopper)), ("hopper".to_owned(), true));
+        assert_eq!(of(Ok(DeviceArchitecture::Ampere)), ("ampere".to_owned(), false));
+        assert_eq!(of(Err(NvmlError::UnexpectedVariant(HOPPER + 3))), ("unknown".to_owned(), true));
+        assert_eq!(of(Ok(DeviceArchitecture::Unknown)), ("unknown".to_owned(), false));
+        assert_eq!(of(Err(NvmlError::NotSupported)), ("unknown".to_owned(), false));
+        architecture(Err(NvmlError::GpuLost)).unwrap_err();
     }
 }
