@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::Node;
 use nvml_emulator::{ANY, Action, Code, Moment};
-use vingt_agent::nvml::{MigMode, Placement, Session};
+use vingt_agent::nvml::{MigMode, Nvml, Placement, Session};
 use vingt_agent::preparer::{ClaimRef, Preparer};
 use vingt_agent::steps::Unobserved;
 
@@ -223,5 +223,23 @@ fn an_answer_that_is_missing_costs_what_it_is_about_and_no_more() {
     for code in [Code::InvalidArgument, Code::NotFound] {
         let gpu = read("nvmlComputeInstanceGetInfo_v2", code);
         assert_eq!((gpu.profiles.len(), gpu.instances[0].compute.len()), (all, 0));
+    }
+}
+
+/// NVML finds the GPUs when it is initialised: one that was reset since can only be read by a new session.
+#[tokio::test]
+async fn a_session_that_has_lost_a_gpu_is_replaced_but_not_over_and_over() {
+    let node = Node::new(&[true]);
+    for code in [Code::GpuIsLost, Code::ResetRequired, Code::Unknown] {
+        let nvml = Nvml::start(node.root.join("libnvidia-ml.so.1").into_os_string(), "/".into()).unwrap();
+        nvml.call(Session::inventory).await.unwrap();
+        for opened in [true, false] {
+            node.emulator.clear_faults().unwrap();
+            node.emulator.inject("nvmlInit_v2", 1, Action::DelayMs(0), Moment::Before).unwrap();
+            node.emulator.inject("nvmlDeviceGetMigMode", 1, Action::Error(code), Moment::Before).unwrap();
+            assert_eq!(nvml.call(Session::inventory).await.unwrap().unreadable.len(), 1);
+            assert_eq!(nvml.call(Session::inventory).await.unwrap().unreadable, []);
+            assert_eq!(node.emulator.faults().unwrap()[0].fired_in.is_some(), opened, "{code:?}");
+        }
     }
 }

@@ -45,8 +45,13 @@ struct Owner {
     library: OsString,
     driver_root: PathBuf,
     session: Option<Session>,
+    renewed: Option<Instant>,
     state: Arc<Mutex<State>>,
 }
+
+/// How long a session is kept at least that cannot read all GPUs: a GPU may stay broken for long,
+/// and a new session costs seconds in which nobody is served.
+const RENEWAL: Duration = Duration::from_secs(60);
 
 impl Nvml {
     /// Starts the thread. The library is loaded with the first call.
@@ -58,7 +63,7 @@ impl Nvml {
         let state = Arc::new(Mutex::new(State::default()));
         let noted = Arc::clone(&state);
         std::thread::Builder::new().name("nvml".to_owned()).spawn(move || {
-            let mut owner = Owner { library, driver_root, session: None, state: noted };
+            let mut owner = Owner { library, driver_root, session: None, renewed: None, state: noted };
             for job in queue {
                 job(&mut owner);
             }
@@ -110,6 +115,13 @@ impl Owner {
             self.session = None;
             let fault = fault.clone();
             self.note(|state| state.opened = Some(Err(fault)));
+        }
+        if self.session.as_ref().is_some_and(Session::is_stale)
+            && self.renewed.is_none_or(|last| last.elapsed() >= RENEWAL)
+        {
+            tracing::info!("a GPU is lost to this NVML session; another is opened with the next call");
+            self.session = None;
+            self.renewed = Some(Instant::now());
         }
         self.note(|state| state.busy_since = None);
         result

@@ -2,7 +2,7 @@
 //! makes to them. Synchronous; only the thread of [`super::Nvml`] holds one.
 //! Which change is right is not decided here.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 
@@ -28,6 +28,8 @@ pub struct Session {
     cards: RefCell<BTreeMap<u32, Card>>,
     /// Compute instance profiles by GPU and GPU instance profile: they depend on nothing else.
     ci_profiles: RefCell<BTreeMap<(GpuHandle, u32), Vec<CiProfileInfo>>>,
+    /// The last reading found a GPU that only a new session can read again.
+    stale: Cell<bool>,
 }
 
 #[derive(Clone)]
@@ -75,12 +77,18 @@ impl Session {
             .sys_driver_version()
             .map_err(|error| Fault::of("nvmlSystemGetDriverVersion", error))?;
         tracing::info!(library = raw.library(), driver_version, "NVML session opened");
-        Ok(Self { raw, driver_version, cards: RefCell::default(), ci_profiles: RefCell::default() })
+        let (cards, ci_profiles, stale) = Default::default();
+        Ok(Self { raw, driver_version, cards, ci_profiles, stale })
     }
 
     /// Reads all GPUs. A GPU that fails does not hide the others.
     pub fn inventory(&self) -> Result<Inventory, Fault> {
         self.read_all(true)
+    }
+
+    /// Whether the last reading found a GPU that only a new session can read again.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale.get()
     }
 
     /// Reads what the GPUs are and can hold, which is cheap, but not what is on them: no GPU of
@@ -93,13 +101,18 @@ impl Session {
         let count =
             self.raw.nvml().device_count().map_err(|error| Fault::of("nvmlDeviceGetCount_v2", error))?;
         let mut inventory = Inventory::default();
+        let mut stale = false;
         for index in 0..count {
             match self.card(index).and_then(|card| self.read(index, &card, live)) {
                 Ok(gpu) => inventory.gpus.push(gpu),
                 Err(fault) if fault.ends_session() => return Err(fault),
-                Err(fault) => inventory.unreadable.push(Unreadable { index, why: fault.to_string() }),
+                Err(fault) => {
+                    stale |= fault.loses_gpu();
+                    inventory.unreadable.push(Unreadable { index, why: fault.to_string() });
+                }
             }
         }
+        self.stale.set(stale);
         inventory.gpus.sort_by_key(|gpu| gpu.minor);
         Ok(inventory)
     }
