@@ -273,6 +273,7 @@ impl Node {
             match self.nvml.call(Session::inventory).await {
                 Ok(inventory) => {
                     unread = None;
+                    preparer.note_lost(&inventory).await;
                     ours.extend(preparer.journal().targets());
                     let pool = inventory::pool(&inventory, &ours, self.options.allow_mig_mode_switch);
                     self.metrics.pool(&pool);

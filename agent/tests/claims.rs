@@ -59,11 +59,18 @@ async fn a_spec_that_was_lost_is_written_again() {
     let spec = node.root.join("cdi").join(&node.specs()[0]);
     let before = std::fs::read_to_string(&spec).unwrap();
     std::fs::remove_file(&spec).unwrap();
+    first.prepare(claim.clone()).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&spec).unwrap(), before);
+    // As is one that says something else, such as an older driver's files.
+    std::fs::write(&spec, "{}").unwrap();
     first.prepare(claim).await.unwrap();
     assert_eq!(std::fs::read_to_string(&spec).unwrap(), before);
     // Also at the start: the folder is emptied at each boot.
     std::fs::remove_file(&spec).unwrap();
     drop(first);
+    drop(agent(&node).await);
+    assert_eq!(std::fs::read_to_string(&spec).unwrap(), before);
+    std::fs::write(&spec, "{}").unwrap();
     agent(&node).await;
     assert_eq!(std::fs::read_to_string(&spec).unwrap(), before);
 }

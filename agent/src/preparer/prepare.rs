@@ -66,7 +66,7 @@ impl Inner {
         }
     }
 
-    /// Whether everything that was made for a prepared claim is still there; the spec is put back if not.
+    /// Whether everything that was made for a prepared claim is still there; the spec is then written again.
     async fn intact(&self, uid: &str, entry: &Entry) -> Result<bool, Refusal> {
         for device in &entry.devices {
             match self.gpu_if_there(device.target.gpu()).await? {
@@ -74,9 +74,8 @@ impl Inner {
                 _ => return Ok(false),
             }
         }
-        if !self.parts.cdi.exists(uid) {
-            self.parts.cdi.write(uid, &cdi_devices(&entry.devices)?)?;
-        }
+        // Always: the driver's files may be others than when it was written.
+        self.parts.cdi.write(uid, &cdi_devices(&entry.devices)?)?;
         Ok(true)
     }
 
@@ -331,7 +330,10 @@ fn reserve_in(entries: &mut Entries, claim: &ClaimRef, entry: &Entry) -> Result<
 ///
 /// The driver gives all of these again to whatever is made in the same place. That somebody else has
 /// removed ours and put theirs there, within one boot and behind our back, cannot be seen.
-pub(super) fn own_instance<'a>(gpu: &'a Gpu, device: &DeviceEntry) -> Option<&'a Instance> {
+///
+/// `halved`: whether it may have lost its compute instance to us. If not, a bare GPU instance is
+/// somebody else's that is not finished: its id is the same for all in this place.
+pub(super) fn own_instance<'a>(gpu: &'a Gpu, device: &DeviceEntry, halved: bool) -> Option<&'a Instance> {
     let ours = std::iter::once(device.target.clone()).collect();
     let there = gpu.instances.iter().find(|instance| inventory::is_ours(gpu, instance, &ours))?;
     let same = match &device.created {
@@ -339,7 +341,7 @@ pub(super) fn own_instance<'a>(gpu: &'a Gpu, device: &DeviceEntry) -> Option<&'a
         Created::Intended => there.compute.len() <= 1,
         Created::GpuInstance { gpu_instance } => there.id == *gpu_instance && there.compute.len() <= 1,
         Created::Partition { gpu_instance, uuid, .. } => match there.compute.as_slice() {
-            [] => there.id == *gpu_instance,
+            [] => halved && there.id == *gpu_instance,
             [compute] => compute.uuid == *uuid,
             _ => false,
         },
@@ -352,7 +354,7 @@ pub(super) fn is_there(gpu: &Gpu, device: &DeviceEntry) -> bool {
     let made = match &device.target {
         Target::Gpu { .. } => true,
         Target::Partition { .. } => {
-            own_instance(gpu, device).is_some_and(|instance| !instance.compute.is_empty())
+            own_instance(gpu, device, false).is_some_and(|instance| !instance.compute.is_empty())
         }
     };
     made && gpu.uuid == device.target.gpu() && gpu.minor == device.target.minor()

@@ -7,7 +7,7 @@ use std::io;
 
 use k8s_openapi::api::resource::v1::ResourceClaim;
 
-use super::prepare::{is_there, own_instance};
+use super::prepare::own_instance;
 use super::{Inner, Preparer, Refusal};
 use crate::cdi::CdiDevice;
 use crate::claims;
@@ -38,7 +38,7 @@ impl Inner {
             let lock = self.lock_of(uid);
             let _alone = lock.lock().await;
             let result = match entry.state {
-                State::Prepared => self.find_again(uid, entry, &inventory),
+                State::Prepared => self.find_again(uid, entry, &inventory).await,
                 State::Preparing | State::RollingBack => self.roll_back(uid).await,
                 State::Unpreparing => self.take_back(uid).await,
             };
@@ -65,32 +65,18 @@ impl Inner {
         Ok(())
     }
 
-    /// A prepared claim keeps what it has; its spec is put back where `/var/run` was emptied. A spec
-    /// of what is gone would give a restarted container whatever has its numbers now.
-    fn find_again(&self, uid: &str, entry: &Entry, inventory: &Inventory) -> Result<(), Refusal> {
-        let gone = entry.devices.iter().find(|device| {
-            let gpu = inventory.gpu(device.target.gpu());
-            !gpu.is_some_and(|gpu| is_there(gpu, device))
-        });
-        if let Some(device) = gone {
-            self.parts.metrics.partition_lost();
-            let device = &device.decided.device;
-            tracing::warn!(uid, device, "a prepared device is gone; the next prepare makes it anew");
-            return Ok(self.parts.cdi.remove(uid)?);
+    /// A prepared claim keeps what it has; its spec is written again, since `/var/run` may have been
+    /// emptied and the driver replaced.
+    async fn find_again(&self, uid: &str, entry: &Entry, inventory: &Inventory) -> Result<(), Refusal> {
+        if self.lose(uid, entry, inventory).await? {
+            return Ok(());
         }
-        if !self.parts.cdi.exists(uid) {
-            self.parts.cdi.write(uid, &super::prepare::cdi_devices(&entry.devices)?)?;
-        }
-        Ok(())
+        Ok(self.parts.cdi.write(uid, &super::prepare::cdi_devices(&entry.devices)?)?)
     }
 
     /// Rebuilds a lost journal: partitions that match an allocated and rightly decided claim of
     /// this node are taken to be that claim's; all others are somebody else's.
     async fn adopt(&self, inventory: &Inventory) -> Result<(), Refusal> {
-        let bare = inventory.gpus.iter().all(|gpu| gpu.instances.is_empty() && gpu.processes == 0);
-        if bare && inventory.unreadable.is_empty() {
-            return Ok(());
-        }
         let claims = self.parts.claims.allocated().await?;
         let adopted: BTreeMap<String, Entry> =
             claims.iter().filter_map(|claim| self.adoptable(claim, inventory)).collect();
@@ -130,7 +116,7 @@ impl Inner {
                         target: target.clone(),
                         created: Created::Intended,
                     };
-                    let instance = own_instance(inventory.gpu(gpu)?, &unknown)?;
+                    let instance = own_instance(inventory.gpu(gpu)?, &unknown, false)?;
                     let compute = instance.compute.first()?;
                     Created::Partition {
                         gpu_instance: instance.id,
