@@ -17,7 +17,7 @@ use crate::http::{Pages, router};
 use crate::inventory::{self, Pool};
 use crate::journal::{Boot, Found, Journal, JournalError};
 use crate::metrics::Metrics;
-use crate::nvml::{Nvml, Session};
+use crate::nvml::{Fault, Nvml, Session};
 use crate::plugin::{self, Sockets};
 use crate::preparer::{Parts, Preparer, Sweep};
 use crate::publish::Publisher;
@@ -103,6 +103,7 @@ async fn run(options: RunOptions) -> anyhow::Result<()> {
     tasks.spawn(
         async move { Ok(axum::serve(listener, router(pages)).with_graceful_shutdown(stop_http).await?) },
     );
+    tasks.spawn(watch_over(nvml.clone(), stop.clone()));
     let node = Node { options, nvml, metrics, readiness, stop: stop.clone() };
     tasks.spawn(node.serve(preparer));
 
@@ -117,6 +118,14 @@ async fn run(options: RunOptions) -> anyhow::Result<()> {
         tracing::warn!("not everything stopped in time; the next start settles the rest");
     }
     Ok(())
+}
+
+/// Fails when the NVML thread has ended, which nothing but a new start of the agent mends.
+async fn watch_over(nvml: Nvml, stop: CancellationToken) -> anyhow::Result<()> {
+    tokio::select! {
+        () = nvml.stopped() => Err(Fault::Stopped.into()),
+        () = stop.cancelled() => Ok(()),
+    }
 }
 
 /// What the parts of a node's agent share.
@@ -336,5 +345,34 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_agent_ends_with_its_nvml_thread() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let gpus = nvml_emulator::NodeDescription::of("h100-sxm5-80gb", 1, true);
+        nvml_emulator::Emulator::init(folder.path(), &gpus).unwrap();
+        let built = nvml_emulator::library_built_with(&std::env::current_exe().unwrap()).unwrap();
+        let library = folder.path().join("libnvidia-ml.so.1");
+        std::fs::copy(built, &library).unwrap();
+
+        let start = || Nvml::start(library.clone().into_os_string(), "/".into()).unwrap();
+        let (nvml, stop) = (start(), CancellationToken::new());
+        let watching = tokio::spawn(watch_over(nvml.clone(), stop.clone()));
+        nvml.call(Session::inventory).await.unwrap();
+        assert!(!watching.is_finished());
+        let broken = |_: &Session| -> Result<(), Fault> { panic!("as in a bug") };
+        assert_eq!(nvml.call(broken).await, Err(Fault::Stopped));
+        let ended = tokio::time::timeout(Duration::from_secs(10), watching).await.unwrap().unwrap();
+        assert!(ended.unwrap_err().to_string().contains("must be restarted"));
+
+        let watching = tokio::spawn(watch_over(start(), stop.clone()));
+        stop.cancel();
+        tokio::time::timeout(Duration::from_secs(10), watching).await.unwrap().unwrap().unwrap();
     }
 }

@@ -17,7 +17,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::driver_root;
@@ -33,6 +33,8 @@ type Job = Box<dyn FnOnce(&mut Owner) + Send>;
 pub struct Nvml {
     jobs: mpsc::Sender<Job>,
     state: Arc<Mutex<State>>,
+    /// Closed when the thread ends, however it does.
+    alive: watch::Receiver<()>,
 }
 
 #[derive(Default)]
@@ -62,13 +64,15 @@ impl Nvml {
         let (jobs, queue) = mpsc::channel::<Job>();
         let state = Arc::new(Mutex::new(State::default()));
         let noted = Arc::clone(&state);
+        let (living, alive) = watch::channel(());
         std::thread::Builder::new().name("nvml".to_owned()).spawn(move || {
             let mut owner = Owner { library, driver_root, session: None, renewed: None, state: noted };
             for job in queue {
                 job(&mut owner);
             }
+            drop(living);
         })?;
-        Ok(Self { jobs, state })
+        Ok(Self { jobs, state, alive })
     }
 
     /// Runs `call` with the session, after all calls before it.
@@ -86,6 +90,12 @@ impl Nvml {
         };
         self.jobs.send(Box::new(job)).map_err(|_| Fault::Stopped)?;
         answered.await.map_err(|_| Fault::Stopped)?
+    }
+
+    /// Returns when the thread has ended: no call will succeed any more.
+    pub async fn stopped(&self) {
+        let mut alive = self.alive.clone();
+        while alive.changed().await.is_ok() {}
     }
 
     /// Why NVML cannot be used now; `None` when it can. Never waits for the driver.
