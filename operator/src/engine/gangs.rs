@@ -52,10 +52,10 @@ impl Tracked {
         let mut assignments = Vec::with_capacity(admission.pods.len());
         for (worker, placement) in (0..).zip(&admission.pods) {
             let node = &snapshot.nodes[placement.node.0 as usize].name;
-            let name = |at: &vingt_core::model::DeviceIndex| {
-                snapshot.gpus[at.gpu.0 as usize].devices[usize::from(at.device)].name.clone()
-            };
-            let devices: Vec<String> = placement.devices.iter().flatten().map(name).collect();
+            let placed = placement.devices.iter().flatten();
+            let placed = placed.map(|at| &snapshot.gpus[at.gpu.0 as usize].devices[usize::from(at.device)]);
+            let units = placed.clone().map(|device| device.units).sum();
+            let devices: Vec<String> = placed.map(|device| device.name.clone()).collect();
             let decided = |device: &String| DecidedDevice {
                 request: "gpu".into(),
                 pool: node.clone(),
@@ -65,6 +65,7 @@ impl Tracked {
                 worker,
                 node: node.clone(),
                 devices: devices.iter().map(decided).collect(),
+                units,
             });
             pending.pods.push(PendingPod {
                 pod: None,
@@ -212,14 +213,12 @@ impl Engine {
             else {
                 return;
             };
-            let units =
-                assignment.devices.iter().filter_map(|device| self.layout.find(&device.pool, &device.device));
             let record = DecisionRecord {
                 version: DecisionRecord::VERSION,
                 claim: claim.uid.clone(),
                 node: assignment.node.clone(),
                 devices: assignment.devices.clone(),
-                units: units.map(|at| self.layout.units(at)).sum(),
+                units: assignment.units,
                 tenant: status.tenant.clone(),
                 workload: workload.clone(),
                 start,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use vingt_core::model::{Device, DeviceIndex, DeviceSet, Gpu, GpuIndex, NodeIndex, Units};
+use vingt_core::model::{Device, DeviceIndex, DeviceSet, Gpu, GpuIndex, NodeIndex};
 use vingt_core::{Counter, charge};
 use vingt_crds::DecidedDevice;
 use vingt_crds::names::device;
@@ -117,14 +117,6 @@ impl Layout {
     /// The device of that name.
     pub fn find(&self, pool: &str, device: &str) -> Option<DeviceIndex> {
         self.by_name.get(pool)?.get(device).copied()
-    }
-
-    /// What a device is charged.
-    pub fn units(&self, at: DeviceIndex) -> Units {
-        self.gpus
-            .get(at.gpu.0 as usize)
-            .and_then(|gpu| gpu.devices.get(usize::from(at.device)))
-            .map_or(0, |device| device.units)
     }
 
     /// The GPU that cannot hold all of these devices at once, if there is one.
