@@ -9,12 +9,13 @@ use k8s_openapi::api::resource::v1::ResourceClaimTemplate;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use vingt_core::ClaimState;
-use vingt_core::lifecycle::{GangStep, next_step};
+use vingt_core::lifecycle::{GangStep, JobState, next_step};
 use vingt_core::model::{Admission, Snapshot, Workload};
 use vingt_crds::{Assignment, DecidedDevice, DecisionRecord, TrainingJob};
 
 use super::api::{Failure, Target, Writer};
 use super::bind::{self, BindClaim, OpenGate};
+use super::events::Announcement;
 use super::pods::{one, reread};
 use super::queue::remove_finalizer;
 use super::{Engine, ensure};
@@ -27,6 +28,9 @@ use crate::snapshot::occupancy::{Pending, PendingPod};
 use crate::snapshot::{Picture, Subject};
 use crate::tenants::Tenancy;
 use crate::world::{Change, Job, Key, Owned, ServiceKind, TemplateKind};
+
+/// How long the pods of a Job may take to be made without a word.
+const PODS_WITHIN_MS: i64 = 15_000;
 
 /// A `TrainingJob` in one cycle.
 pub(super) struct Tracked {
@@ -44,6 +48,14 @@ impl Tracked {
     /// Its key.
     pub(super) fn key(&self) -> &Key {
         &self.key
+    }
+
+    /// Whether its Job runs and has not made all pods after a while.
+    fn lacks_pods(&self, now_ms: i64) -> bool {
+        let facts = &self.gang.facts;
+        let started_ms = facts.admitted_ms.unwrap_or(now_ms);
+        let waits = facts.planned && facts.leaving.is_none() && facts.job == JobState::Running;
+        waits && facts.pods.live < facts.workers && now_ms.saturating_sub(started_ms) > PODS_WITHIN_MS
     }
 
     /// Takes the plan for it.
@@ -101,7 +113,9 @@ impl Engine {
             let gang = facts::of(&key, &job, sight);
             let step = next_step(&gang.facts, now_ms);
             let mut it = Tracked { key, job, gang, step, record: Record::Nothing, pending: None };
-            if it.step == GangStep::Queue {
+            let workload = gang_workload(&it.key);
+            let paused = self.paused(&workload) || self.paused(&format!("{workload}/status"));
+            if it.step == GangStep::Queue && !paused {
                 it.record = match self.queue(&it.key, &it.job, tenancy, now_ms) {
                     Ok(Some(workload)) => {
                         picture.enter(Subject::Gang(it.key.clone()), workload);
@@ -156,6 +170,10 @@ impl Engine {
         if it.gang.stuck.is_none() {
             let refusal = self.refusals.get(&gang_workload(&it.key));
             it.gang.stuck = refusal.map(|failure| failure.words().to_owned());
+        }
+        if it.gang.stuck.is_none() && it.lacks_pods(now_ms) {
+            it.gang.stuck =
+                Some(format!("its pods are not being made: `kubectl describe job {}` says why", it.key.name));
         }
         if it.step != GangStep::Release {
             self.tell_gang(it, tenancy, now_ms);
@@ -291,10 +309,10 @@ impl Engine {
             return;
         }
         let only_words = matches!(it.record, Record::Waits(_)) && old.state == new.state;
-        if only_words && !self.may_tell(&workload, &new.why, false) {
+        if only_words && !self.may_tell(&workload, false) {
             return;
         }
-        self.announce_gang(&it, &old, &new);
+        self.announce_gang(&it, &object, &old, &new);
         let body = json!({
             "apiVersion": "vingt.dev/v1alpha1", "kind": "TrainingJob",
             "metadata": {
@@ -303,12 +321,12 @@ impl Engine {
             },
             "status": new,
         });
-        let target = Target::status::<TrainingJob>(&it.key);
+        let target = Target::status::<TrainingJob>(&it.key).settled();
         let write = |writer: Writer| async move {
             let result = writer.apply::<TrainingJob>(&target, &body).await;
             let mut changes = Vec::new();
             if result.is_err() {
-                let object = Target { subresource: None, ..target };
+                let object = Target::object::<TrainingJob>(&target.key);
                 changes.extend(writer.reread::<TrainingJob>(&object).await);
             }
             let (change, result) = one(result);
@@ -322,8 +340,9 @@ impl Engine {
     }
 
     fn announce_gang(
-        &self,
+        &mut self,
         it: &Tracked,
+        object: &str,
         old: &vingt_crds::TrainingJobStatus,
         new: &vingt_crds::TrainingJobStatus,
     ) {
@@ -352,11 +371,13 @@ impl Engine {
             ("", nodes) => format!("{} of {} on {nodes}", new.workers, new.gpu),
             (why, _) => why.to_owned(),
         };
-        if matches!(new.state.as_str(), "Starting" | "Running" | "Succeeded" | "Suspended") {
-            self.events.normal(about, &new.state, "Reconcile", &note);
+        let announcement = if matches!(new.state.as_str(), "Starting" | "Running" | "Succeeded" | "Suspended")
+        {
+            Announcement::normal(about, &new.state, "Reconcile", note)
         } else {
-            self.events.warning(about, &new.state, "Reconcile", &note);
-        }
+            Announcement::warning(about, &new.state, "Reconcile", note)
+        };
+        self.announcements.insert(object.to_owned(), announcement);
     }
 }
 

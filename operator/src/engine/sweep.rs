@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::api::Target;
 use super::bind::{self, Undo};
+use super::events::Announcement;
 use super::pods::{pod_reference, reread};
 use super::{Avoided, Engine};
 use crate::snapshot::members::Members;
@@ -89,14 +90,21 @@ impl Engine {
                 !pod.gated() && !pod.ended && !pod.deleting && pod.node.is_none() && pod.pinned.is_some();
             let (message, _) =
                 pod.unschedulable.as_ref().filter(|_| waits && members.gang_of(key).is_none())?;
-            let decided = pod.claims.iter().find_map(|claim| {
-                let claim = self.world.claims.get(&Key::new(&key.namespace, claim.claim.as_ref()?))?;
-                claim.decision.as_ref().ok().map(|record| record.start.as_millisecond())
-            })?;
-            Some((key.clone(), pod.clone(), message.clone(), decided.saturating_add(PLACED_WITHIN_MS)))
+            let decided = pod.claims.iter().any(|claim| {
+                let claim = claim.claim.as_ref().map(|claim| Key::new(&key.namespace, claim));
+                claim.and_then(|key| self.world.claims.get(&key)).is_some_and(|claim| claim.decision.is_ok())
+            });
+            decided.then(|| (key.clone(), pod.clone(), message.clone()))
         };
         let stuck: Vec<_> = self.world.pods.iter().filter_map(stuck).collect();
-        for (key, pod, message, due_ms) in stuck {
+        // The time counts from when it was first seen so: its claims may be older than the pod.
+        let old = std::mem::take(&mut self.stuck_since);
+        for (_, pod, _) in &stuck {
+            self.stuck_since.insert(pod.uid.clone(), old.get(&pod.uid).copied().unwrap_or(now_ms));
+        }
+        for (key, pod, message) in stuck {
+            let since_ms = self.stuck_since.get(&pod.uid).copied().unwrap_or(now_ms);
+            let due_ms = since_ms.saturating_add(PLACED_WITHIN_MS);
             if due_ms > now_ms {
                 self.look_again_at_ms(due_ms);
                 continue;
@@ -118,7 +126,9 @@ impl Engine {
             avoided.until = Instant::now() + AVOID;
             tracing::info!(pod = %key, node = pod.pinned.as_deref().unwrap_or_default(), why = %message, "taken back");
             self.metrics.take_backs.with_label_values(&["NotPlaced"]).inc();
-            self.events.warning(pod_reference(&key, &pod), "TakenBack", "TakeBack", &why);
+            let announcement =
+                Announcement::warning(pod_reference(&key, &pod), "TakenBack", "TakeBack", why.clone());
+            self.announcements.insert(workload.clone(), announcement);
             let target = Target::object::<core::Pod>(&key);
             let status = Target::status::<core::Pod>(&key);
             let disrupted = json!({

@@ -15,6 +15,9 @@ use crate::world::{self, Attribute, Cache, Slice};
 /// Devices of one GPU beyond this number are left out: a set of them is one word.
 const MAX_DEVICES: usize = 64;
 
+/// Answers to selectors beyond this number are dropped when they are not used.
+const KEPT_SELECTIONS: usize = 64;
+
 /// All GPUs.
 #[derive(Default)]
 pub struct Layout {
@@ -32,8 +35,8 @@ pub struct Layout {
     by_name: HashMap<String, HashMap<String, DeviceIndex>>,
     /// Where the description of a device is, by GPU and device.
     described: Vec<Vec<(Arc<Slice>, usize)>>,
-    /// Answers to [`Layout::select`].
-    selections: BTreeMap<Vec<String>, Result<Selection, String>>,
+    /// Answers to [`Layout::select`], and whether they were asked for since the last [`Layout::tidy`].
+    selections: BTreeMap<Vec<String>, (Result<Selection, String>, bool)>,
     /// Sets that selections refer to.
     pub sets: Vec<DeviceSet>,
 }
@@ -119,6 +122,25 @@ impl Layout {
         self.by_name.get(pool)?.get(device).copied()
     }
 
+    /// Drops the answers that nobody has asked for since the last time; what
+    /// refers to [`Layout::sets`] is void then.
+    pub fn tidy(&mut self) {
+        if self.selections.len() <= KEPT_SELECTIONS {
+            return;
+        }
+        let old = std::mem::take(&mut self.sets);
+        for (selectors, (answer, used)) in std::mem::take(&mut self.selections) {
+            if !used {
+                continue;
+            }
+            let answer = answer.map(|selection| {
+                self.sets.push(old[selection.set].clone());
+                Selection { set: self.sets.len() - 1, ..selection }
+            });
+            self.selections.insert(selectors, (answer, false));
+        }
+    }
+
     /// The GPU that cannot hold all of these devices at once, if there is one.
     /// Devices that are not published are left out.
     pub fn overfull(&self, devices: impl Iterator<Item = DecidedDevice>) -> Option<String> {
@@ -142,11 +164,12 @@ impl Layout {
 
     /// The devices that all of `selectors` select; the error says what is not supported.
     pub fn select(&mut self, selectors: &[String]) -> Result<Selection, String> {
-        if let Some(known) = self.selections.get(selectors) {
+        if let Some((known, used)) = self.selections.get_mut(selectors) {
+            *used = true;
             return known.clone();
         }
         let answer = self.evaluate(selectors);
-        self.selections.insert(selectors.to_vec(), answer.clone());
+        self.selections.insert(selectors.to_vec(), (answer.clone(), true));
         answer
     }
 
@@ -346,5 +369,15 @@ pub mod tests {
         );
         assert!(layout.select(&["device.wrong(".into()]).is_err());
         assert_eq!(layout.select(&[profile("3g.40gb")]).unwrap(), half, "asked again, the same set");
+
+        for number in 0..100 {
+            layout.select(&[profile(&number.to_string())]).unwrap();
+        }
+        layout.tidy();
+        let kept = layout.select(&[profile("7")]).unwrap();
+        layout.tidy();
+        assert_eq!((layout.selections.len(), layout.sets.len()), (1, 1), "what nobody asks for is dropped");
+        assert_eq!(layout.select(&[profile("7")]).unwrap().set, 0);
+        assert_ne!(kept.set, 0);
     }
 }

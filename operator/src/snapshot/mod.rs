@@ -48,6 +48,8 @@ pub struct Known<'a> {
     pub members: &'a Members,
     /// Decisions being written, by workload.
     pub pending: &'a BTreeMap<String, Pending>,
+    /// Workloads whose last write failed: they take no part until it is tried again.
+    pub paused: BTreeSet<&'a str>,
     /// Nodes that did not work out for the pods of a controller, by its UID.
     pub avoid: BTreeMap<&'a str, &'a BTreeSet<String>>,
 }
@@ -56,6 +58,7 @@ pub struct Known<'a> {
 /// them back when the plan is carried out.
 pub fn take(world: &World, layout: &mut Layout, known: &Known<'_>) -> Picture {
     layout.refresh(&world.slices);
+    layout.tidy();
     let held = occupancy(world, known.tenancy, known.members, known.pending);
     let mut picture = Picture::default();
     let snapshot = &mut picture.snapshot;
@@ -133,6 +136,9 @@ fn stage(
         Ok(requests) => requests,
         Err(why) => return PodStage::Waits(why),
     };
+    if known.paused.contains(pod_workload(key).as_str()) {
+        return stage;
+    }
     let server = known.members.server_of(key).and_then(|server| world.inference_jobs.get(server));
     let workload = Workload {
         key: pod_workload(key),
