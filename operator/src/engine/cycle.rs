@@ -54,6 +54,7 @@ impl Engine {
         self.keep_templates(&tenancy);
         self.sweep_claims();
         self.take_back_stuck_pods(&members, now_ms);
+        self.replace_unserved_pods(&tenancy, &members, now_ms);
         self.follow_servers(&tenancy, &members, &reasons.pods, now);
         let waiting = waiting(&tenancy, &reasons);
         self.tell_tenants(&tenancy, &snapshot.tenants, &waiting, now);
