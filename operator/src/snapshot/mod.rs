@@ -170,3 +170,55 @@ pub fn no_tenant(namespace: &str) -> String {
         "namespace {namespace} belongs to no tenant: a cluster administrator adds it to a Tenant (`kubectl get tenants`)"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::resource::v1::DeviceClass;
+    use serde_json::{Value, json};
+
+    use super::layout::tests::{list, slices};
+    use super::*;
+    use crate::world::{Claim, Slice};
+
+    /// The stage of a gated pod of a Job that is gone, with these labels.
+    fn staged(labels: &Value) -> PodStage {
+        let mut world = World::default();
+        list::<Slice>(&mut world, slices("n", 1, 1));
+        let class = ask::tests::class("mig.vingt.dev", r#"device.driver == "gpu.vingt.dev""#);
+        list::<DeviceClass>(&mut world, [class]);
+        let requests = json!([{"name": "gpu", "exactly": {"deviceClassName": "mig.vingt.dev"}}]);
+        list::<Claim>(
+            &mut world,
+            [json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+                "metadata": {"name": "c", "namespace": "p", "uid": "c", "resourceVersion": "1"},
+                "spec": {"devices": {"requests": requests}}})],
+        );
+        let owner =
+            json!({"apiVersion": "batch/v1", "kind": "Job", "name": "t", "uid": "gone", "controller": true});
+        list::<Pod>(
+            &mut world,
+            [json!({"apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": "x", "namespace": "p", "uid": "x", "resourceVersion": "1", "labels": labels,
+                    "ownerReferences": [owner]},
+                "spec": {"containers": [{"name": "c"}], "schedulingGates": [{"name": "vingt.dev/admission"}],
+                    "resourceClaims": [{"name": "gpu", "resourceClaimName": "c"}]}})],
+        );
+        let (tenancy, members, pending) = (Tenancy::default(), Members::of(&world), BTreeMap::new());
+        let known = Known {
+            tenancy: &tenancy,
+            members: &members,
+            pending: &pending,
+            paused: BTreeSet::new(),
+            avoid: BTreeMap::new(),
+        };
+        let mut picture = take(&world, &mut Layout::default(), &known);
+        picture.stages.remove(&Key::new("p", "x")).unwrap()
+    }
+
+    #[test]
+    fn a_worker_whose_gang_is_gone_is_no_pod_of_its_own() {
+        let stage = staged(&json!({"vingt.dev/training-job": "t"}));
+        assert!(matches!(stage, PodStage::Unmade(_)), "{stage:?}");
+        assert_eq!(staged(&json!({})), PodStage::Waits(no_tenant("p")), "any other pod is on its own");
+    }
+}
