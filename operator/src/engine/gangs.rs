@@ -7,7 +7,7 @@ use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::resource::v1::ResourceClaimTemplate;
 use k8s_openapi::jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 use vingt_core::ClaimState;
 use vingt_core::lifecycle::{GangStep, JobState, next_step};
 use vingt_core::model::{Admission, Snapshot, Workload};
@@ -52,10 +52,19 @@ impl Tracked {
 
     /// Whether its Job runs and has not made all pods after a while.
     fn lacks_pods(&self, now_ms: i64) -> bool {
+        self.gang.facts.pods.live < self.gang.facts.workers && self.takes_long(now_ms)
+    }
+
+    /// Whether the claims of its pods cannot be written after a while.
+    fn lacks_claims(&self, now_ms: i64) -> bool {
+        self.gang.facts.pods.claim_missing > 0 && self.takes_long(now_ms)
+    }
+
+    fn takes_long(&self, now_ms: i64) -> bool {
         let facts = &self.gang.facts;
         let started_ms = facts.admitted_ms.unwrap_or(now_ms);
         let waits = facts.planned && facts.leaving.is_none() && facts.job == JobState::Running;
-        waits && facts.pods.live < facts.workers && now_ms.saturating_sub(started_ms) > PODS_WITHIN_MS
+        waits && now_ms.saturating_sub(started_ms) > PODS_WITHIN_MS
     }
 
     /// Takes the plan for it.
@@ -172,8 +181,15 @@ impl Engine {
             it.gang.stuck = refusal.map(|failure| failure.words().to_owned());
         }
         if it.gang.stuck.is_none() && it.lacks_pods(now_ms) {
+            let job = &it.key.name;
             it.gang.stuck =
-                Some(format!("its pods are not being made: `kubectl describe job {}` says why", it.key.name));
+                Some(format!("its pods are not being made: `kubectl describe job {job}` says why"));
+        }
+        if it.gang.stuck.is_none() && it.lacks_claims(now_ms) {
+            let missing = it.gang.facts.pods.claim_missing;
+            it.gang.stuck = Some(format!(
+                "the ResourceClaims of {missing} workers are not made yet, or their devices are not free yet"
+            ));
         }
         if it.step != GangStep::Release {
             self.tell_gang(it, tenancy, now_ms);
@@ -193,9 +209,11 @@ impl Engine {
             GangStep::CreateJob => {
                 self.start(workload, |writer| async move { create(&writer, &key, &job).await });
             }
-            GangStep::Resume | GangStep::Suspend => {
-                let patch =
-                    json!({"metadata": {"uid": current}, "spec": {"suspend": it.step == GangStep::Suspend}});
+            GangStep::Resume => {
+                self.start(workload, |writer| async move { resume(&writer, &key, &job, &current).await });
+            }
+            GangStep::Suspend => {
+                let patch = suspend(&current, true);
                 self.start(workload, |writer| async move { one(writer.merge::<Job>(&target, &patch).await) });
             }
             GangStep::DeleteJob => {
@@ -248,7 +266,7 @@ impl Engine {
         let others = self.world.claims.iter().filter(|(key, _)| !touched.contains(key));
         let held = others.flat_map(|(_, claim)| claim.devices());
         let planned = claims.iter().flat_map(|claim| claim.devices().to_vec());
-        if let Some(gpu) = self.layout.overfull(held.chain(planned)) {
+        if let Some(gpu) = self.layout.overfull(planned, held) {
             // It never should be: the plan holds its devices. The gang is withdrawn when its time is over.
             tracing::error!(job = %it.key, %gpu, "the plan overlaps what others hold and is not carried out");
             return;
@@ -299,13 +317,11 @@ impl Engine {
         }
         let workload = gang_workload(&it.key);
         let object = format!("{workload}/status");
-        let decides = it.pending.is_some();
-        // What is being written now may hold what this would let go of.
-        let lets_go = matches!(it.record, Record::Finish(_) | Record::Clear);
-        if lets_go && self.busy.contains(&workload) {
-            return;
-        }
-        if !(if decides { self.free(&object) } else { self.free_for_words(&object) }) {
+        // What makes a plan, or lets go of it, is not written beside anything that follows from a plan.
+        let alone = matches!(it.record, Record::Admit(_) | Record::Finish(_) | Record::Clear);
+        let free =
+            if alone { self.free(&object) && self.free(&workload) } else { self.free_for_words(&object) };
+        if !free {
             return;
         }
         let only_words = matches!(it.record, Record::Waits(_)) && old.state == new.state;
@@ -333,9 +349,10 @@ impl Engine {
             changes.extend(change);
             (changes, result)
         };
+        let objects = if alone { vec![object, workload.clone()] } else { vec![object] };
         match it.pending {
-            Some(pending) => self.start_decision(workload, object, pending, write),
-            None => self.start(object, write),
+            Some(pending) => self.start_decision(workload, objects, pending, write),
+            None => self.start_all(objects, write),
         }
     }
 
@@ -381,19 +398,11 @@ impl Engine {
     }
 }
 
+/// Makes the Job, and what its pods need.
 async fn create(writer: &Writer, key: &Key, job: &TrainingJob) -> (Vec<Change>, Result<(), Failure>) {
-    let uid = job.metadata.uid.clone().unwrap_or_default();
-    let parent = Parent::training(job);
     let mut changes = Vec::new();
     let result = async {
-        let template_key = Key::new(&key.namespace, &claim_template_name(&key.name));
-        let target = Target::object::<ResourceClaimTemplate>(&template_key);
-        changes.push(
-            ensure::<Owned<TemplateKind>>(writer, &target, &parent.claim_template(&job.spec.gpu), &uid)
-                .await?,
-        );
-        let target = Target::object::<core::Service>(key);
-        changes.push(ensure::<Owned<ServiceKind>>(writer, &target, &parent.service(None), &uid).await?);
+        let uid = prepare(writer, key, job, &mut changes).await?;
         let object = objects::job(job).map_err(Failure::Refused)?;
         changes.push(ensure::<Job>(writer, &Target::object::<batch::Job>(key), &object, &uid).await?);
         Ok(())
@@ -401,3 +410,46 @@ async fn create(writer: &Writer, key: &Key, job: &TrainingJob) -> (Vec<Change>, 
     .await;
     (changes, result)
 }
+
+/// Has the Job make its pods; what they need is made again if it was deleted.
+async fn resume(
+    writer: &Writer,
+    key: &Key,
+    job: &TrainingJob,
+    current: &str,
+) -> (Vec<Change>, Result<(), Failure>) {
+    let mut changes = Vec::new();
+    let result = async {
+        prepare(writer, key, job, &mut changes).await?;
+        let target = Target::object::<batch::Job>(key);
+        changes.push(writer.merge::<Job>(&target, &suspend(current, false)).await?);
+        Ok(())
+    }
+    .await;
+    (changes, result)
+}
+
+fn suspend(uid: &str, suspend: bool) -> Value {
+    json!({"metadata": {"uid": uid}, "spec": {"suspend": suspend}})
+}
+
+/// Makes what the pods need, unless it is there; returns the UID of the owner.
+async fn prepare(
+    writer: &Writer,
+    key: &Key,
+    job: &TrainingJob,
+    changes: &mut Vec<Change>,
+) -> Result<String, Failure> {
+    let uid = job.metadata.uid.clone().unwrap_or_default();
+    let parent = Parent::training(job);
+    let template_key = Key::new(&key.namespace, &claim_template_name(&key.name));
+    let target = Target::object::<ResourceClaimTemplate>(&template_key);
+    let template = parent.claim_template(&job.spec.gpu);
+    changes.push(ensure::<Owned<TemplateKind>>(writer, &target, &template, &uid).await?);
+    let target = Target::object::<core::Service>(key);
+    changes.push(ensure::<Owned<ServiceKind>>(writer, &target, &parent.service(None), &uid).await?);
+    Ok(uid)
+}
+
+#[cfg(test)]
+mod tests;

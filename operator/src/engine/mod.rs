@@ -352,22 +352,30 @@ impl Engine {
     where
         F: Future<Output = Written> + Send + 'static,
     {
-        self.spawn(vec![object], None, None, write(self.writer.clone()));
+        self.start_all(vec![object], write);
     }
 
-    /// Starts to carry a decision out by a write to `object`; it holds what it
+    /// Starts a write that is to be the only one to `objects`, which must be free.
+    fn start_all<F>(&mut self, objects: Vec<String>, write: impl FnOnce(Writer) -> F)
+    where
+        F: Future<Output = Written> + Send + 'static,
+    {
+        self.spawn(objects, None, None, write(self.writer.clone()));
+    }
+
+    /// Starts to carry a decision out by a write to `objects`; it holds what it
     /// decided meanwhile.
     fn start_decision<F>(
         &mut self,
         workload: String,
-        object: String,
+        objects: Vec<String>,
         decision: Pending,
         write: impl FnOnce(Writer) -> F,
     ) where
         F: Future<Output = Written> + Send + 'static,
     {
         self.pending.insert(workload.clone(), decision);
-        self.spawn(vec![object], Some(workload), None, write(self.writer.clone()));
+        self.spawn(objects, Some(workload), None, write(self.writer.clone()));
     }
 
     /// Asks the API server about the objects of a job, known by its UID and generation.

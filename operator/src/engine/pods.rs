@@ -163,7 +163,7 @@ impl Engine {
         let announcement = Announcement::normal(pod_reference(key, pod), "Admitted", "Admit", note);
         self.announcements.insert(workload.clone(), announcement);
         self.told.remove(&workload);
-        self.start_decision(workload.clone(), workload, decision, |writer| writes.run(writer));
+        self.start_decision(workload.clone(), vec![workload], decision, |writer| writes.run(writer));
         true
     }
 

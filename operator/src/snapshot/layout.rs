@@ -141,13 +141,23 @@ impl Layout {
         }
     }
 
-    /// The GPU that cannot hold all of these devices at once, if there is one.
-    /// Devices that are not published are left out.
-    pub fn overfull(&self, devices: impl Iterator<Item = DecidedDevice>) -> Option<String> {
+    /// The GPU that cannot hold what is planned beside what is held, if there is
+    /// one. Devices that are not published are left out.
+    pub fn overfull(
+        &self,
+        planned: impl Iterator<Item = DecidedDevice>,
+        held: impl Iterator<Item = DecidedDevice>,
+    ) -> Option<String> {
         let mut used: BTreeMap<GpuIndex, Vec<u64>> = BTreeMap::new();
-        for device in devices {
+        for (device, planned) in
+            planned.map(|device| (device, true)).chain(held.map(|device| (device, false)))
+        {
             let Some(at) = self.find(&device.pool, &device.device) else { continue };
             let Some(gpu) = self.gpus.get(at.gpu.0 as usize) else { continue };
+            // What is amiss elsewhere is no reason not to carry this plan out.
+            if !planned && !used.contains_key(&at.gpu) {
+                continue;
+            }
             let used = used.entry(at.gpu).or_insert_with(|| vec![0; gpu.capacity.len()]);
             let consumed = gpu.devices.get(usize::from(at.device)).map(|device| device.consumes.as_slice());
             for ((used, consumed), capacity) in
@@ -343,10 +353,16 @@ pub mod tests {
             pool: "a".into(),
             device: format!("gpu-{gpu}-mig-{name}"),
         };
-        let overfull = |devices: Vec<DecidedDevice>| layout.overfull(devices.into_iter());
-        assert_eq!(overfull(vec![device(0, "3g40gb-0"), device(0, "3g40gb-4"), device(1, "7g80gb-0")]), None);
-        assert_eq!(overfull(vec![device(1, "3g40gb-0"), device(1, "7g80gb-0")]), Some("a/gpu-1".into()));
-        assert_eq!(overfull(vec![device(0, "3g40gb-0"), device(0, "3g40gb-0")]), Some("a/gpu-0".into()));
+        let overfull = |planned: &[DecidedDevice], held: &[DecidedDevice]| {
+            layout.overfull(planned.iter().cloned(), held.iter().cloned())
+        };
+        let (left, right) = (device(0, "3g40gb-0"), device(0, "3g40gb-4"));
+        assert_eq!(overfull(&[left.clone(), right.clone(), device(1, "7g80gb-0")], &[]), None);
+        assert_eq!(overfull(&[left.clone()], &[right.clone()]), None);
+        assert_eq!(overfull(&[left.clone()], &[device(0, "7g80gb-0")]), Some("a/gpu-0".into()));
+        assert_eq!(overfull(&[left.clone(), left.clone()], &[]), Some("a/gpu-0".into()));
+        let amiss = [device(1, "3g40gb-0"), device(1, "7g80gb-0")];
+        assert_eq!(overfull(&[left], &amiss), None, "another GPU does not matter");
     }
 
     #[test]
