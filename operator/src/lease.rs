@@ -97,7 +97,7 @@ impl Candidate {
                 }
                 Ok(Attempt::Others(holder)) => tracing::debug!(%holder, "somebody else leads"),
                 Err(error) => {
-                    tracing::warn!(error = %format!("{error:#}"), "the lease cannot be had; it is tried again")
+                    tracing::warn!(error = %format!("{error:#}"), "the lease cannot be had; it is tried again");
                 }
             }
             sleep(EVERY).await;
@@ -279,18 +279,15 @@ mod tests {
             let (code, answer) = match (method, there) {
                 (Method::GET, Some(lease)) => (200, lease),
                 (Method::POST, None) => (201, sent.clone()),
-                (Method::PATCH, Some(lease)) => {
-                    if sent["metadata"]["resourceVersion"] != lease["metadata"]["resourceVersion"] {
-                        (409, status(409))
-                    } else {
-                        let mut lease = lease;
-                        for (key, value) in sent["spec"].as_object().unwrap() {
-                            lease["spec"][key] = value.clone();
-                        }
-                        (200, lease)
+                (Method::PATCH, Some(mut lease))
+                    if sent["metadata"]["resourceVersion"] == lease["metadata"]["resourceVersion"] =>
+                {
+                    for (key, value) in sent["spec"].as_object().unwrap() {
+                        lease["spec"][key] = value.clone();
                     }
+                    (200, lease)
                 }
-                (Method::POST, Some(_)) => (409, status(409)),
+                (Method::POST | Method::PATCH, Some(_)) => (409, status(409)),
                 _ => (404, status(404)),
             };
             let mut answer = answer;

@@ -358,8 +358,8 @@ pub mod tests {
         };
         let (left, right) = (device(0, "3g40gb-0"), device(0, "3g40gb-4"));
         assert_eq!(overfull(&[left.clone(), right.clone(), device(1, "7g80gb-0")], &[]), None);
-        assert_eq!(overfull(&[left.clone()], &[right.clone()]), None);
-        assert_eq!(overfull(&[left.clone()], &[device(0, "7g80gb-0")]), Some("a/gpu-0".into()));
+        assert_eq!(overfull(std::slice::from_ref(&left), &[right]), None);
+        assert_eq!(overfull(std::slice::from_ref(&left), &[device(0, "7g80gb-0")]), Some("a/gpu-0".into()));
         assert_eq!(overfull(&[left.clone(), left.clone()], &[]), Some("a/gpu-0".into()));
         let amiss = [device(1, "3g40gb-0"), device(1, "7g80gb-0")];
         assert_eq!(overfull(&[left], &amiss), None, "another GPU does not matter");

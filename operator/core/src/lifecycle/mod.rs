@@ -240,11 +240,10 @@ pub fn next_step(facts: &GangFacts, now_ms: i64) -> GangStep {
     }
     match facts.job {
         JobState::Running => GangStep::Suspend,
-        JobState::Failed => GangStep::DeleteJob,
         JobState::Deleting => WAIT,
         JobState::None | JobState::Suspended | JobState::Succeeded if something_left => WAIT,
         // Resumed again it would leave out the workers that were done: a gang starts whole, with a new one.
-        JobState::Suspended | JobState::Succeeded => GangStep::DeleteJob,
+        JobState::Failed | JobState::Suspended | JobState::Succeeded => GangStep::DeleteJob,
         JobState::None => {
             if facts.planned || facts.leaving.is_some() {
                 GangStep::ClearPlan
