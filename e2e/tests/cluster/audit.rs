@@ -38,8 +38,8 @@ struct State {
     paused: bool,
     audits: usize,
     most_held: usize,
-    /// What must never be, in words.
-    violations: BTreeSet<String>,
+    /// What must never be, in words, in the order it was seen.
+    violations: Vec<String>,
     /// What may be for a while, and since when it is.
     differences: BTreeMap<String, Instant>,
     /// Partitions that a trial made itself, by node and UUID.
@@ -86,6 +86,11 @@ impl Auditor {
         self.state().foreign.insert((node.to_owned(), uuid.to_owned()));
     }
 
+    /// Something that must not be, found by a trial itself.
+    pub fn accuse(&self, violation: String) {
+        self.state().found(violation);
+    }
+
     /// Looks once, now.
     pub async fn look(&self) -> Result<()> {
         let all = ListParams::default();
@@ -108,7 +113,7 @@ impl Auditor {
         let mut state = self.state();
         state.audits += 1;
         if let Err(error) = state.geometry.learn(&slices) {
-            state.violations.insert(format!("{error:#}"));
+            state.found(format!("{error:#}"));
         }
         let held = state.holdings(&claims);
         state.most_held = state.most_held.max(held.len());
@@ -140,14 +145,19 @@ impl Auditor {
             .filter(|(_, since)| since.elapsed() > PATIENCE)
             .map(|(difference, _)| format!("for more than {PATIENCE:?}: {difference}"))
             .collect();
-        state.violations.extend(lasting);
+        lasting.into_iter().for_each(|violation| state.found(violation));
         Ok(())
     }
 
-    /// Fails if something ever was that must not be.
-    pub fn verdict(&self) -> Result<()> {
+    /// How much was found until now, for [`Auditor::verdict`].
+    pub fn found(&self) -> usize {
+        self.state().violations.len()
+    }
+
+    /// Fails if something was found since `since`.
+    pub fn verdict(&self, since: usize) -> Result<()> {
         let state = self.state();
-        let found: Vec<&str> = state.violations.iter().map(String::as_str).collect();
+        let found = &state.violations[since..];
         ensure!(found.is_empty(), "the auditor found:\n{}", found.join("\n"));
         Ok(())
     }
@@ -165,6 +175,12 @@ impl Auditor {
 }
 
 impl State {
+    fn found(&mut self, violation: String) {
+        if !self.violations.contains(&violation) {
+            self.violations.push(violation);
+        }
+    }
+
     /// The claims that hold devices, each checked against its record, all
     /// against each other.
     fn holdings(&mut self, claims: &[ResourceClaim]) -> Vec<Held> {
@@ -175,24 +191,25 @@ impl State {
             let record = match DecisionRecord::verified(claim) {
                 Ok(record) => record,
                 Err(why) => {
-                    self.violations.insert(format!("claim {name} is allocated, but {why}"));
+                    self.found(format!("claim {name} is allocated, but {why}"));
                     continue;
                 }
             };
-            let mut units = 0;
+            let mut units = BTreeSet::from([0]);
             for device in &record.devices {
                 let owner = name.clone();
                 holdings.push(Holding { owner, node: device.pool.clone(), device: device.device.clone() });
-                units += self.geometry.units(&device.pool, &device.device).unwrap_or(0);
+                let costs = self.geometry.units(&device.pool, &device.device);
+                units = units.iter().flat_map(|sum| costs.iter().map(move |cost| sum + cost)).collect();
             }
-            if units != record.units {
+            if !units.contains(&record.units) {
                 let charged = record.units;
-                self.violations.insert(format!("claim {name} is charged {charged} units instead of {units}"));
+                self.found(format!("claim {name} is charged {charged} units instead of {units:?}"));
             }
             held.push(Held { claim: name, record });
         }
         let violations = audit(&self.geometry.snapshot(), &holdings);
-        self.violations.extend(violations.iter().map(ToString::to_string));
+        violations.iter().for_each(|violation| self.found(violation.to_string()));
         held
     }
 }

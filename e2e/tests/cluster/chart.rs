@@ -103,6 +103,13 @@ impl Case {
     }
 }
 
+/// The objects of the chart, hooks too.
+pub async fn rendered(values: &Value) -> Result<Vec<Value>> {
+    let helm = ensure_built(Component::Helm).await?.join("helm");
+    let folder = tempfile::tempdir()?;
+    render(&helm, folder.path(), values, None).await?.map_err(anyhow::Error::msg)
+}
+
 /// The objects, or what Helm said instead.
 async fn render(
     helm: &Path,

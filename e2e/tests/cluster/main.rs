@@ -4,16 +4,23 @@
 //!
 //! No trial of this file needs root; those that do are in `real_node.rs`.
 
+mod agents;
 mod audit;
+mod bad_input;
 mod chart;
+mod clients;
 mod dump;
+mod gangs;
 mod geometry;
 mod http;
 mod nodes;
+mod operator_crash;
 mod path;
 mod policies;
+mod release;
 mod space;
 mod suite;
+mod tenants;
 mod waits;
 
 use libtest_mimic::Arguments;
@@ -24,6 +31,9 @@ use suite::Suite;
 const AT_ONCE: usize = 6;
 
 fn main() {
+    // Nothing unless RUST_LOG asks for it.
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "off".to_owned());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_ONCE);
     let suite = match Suite::new() {
@@ -35,8 +45,19 @@ fn main() {
     };
     // In this order: those that want the cluster for themselves come before the
     // many that share it.
-    let trials =
-        [chart::trials(&suite), policies::trials(&suite), path::trials(&suite), waits::trials(&suite)];
+    let trials = [
+        chart::trials(&suite),
+        operator_crash::trials(&suite),
+        policies::trials(&suite),
+        bad_input::trials(&suite),
+        gangs::trials(&suite),
+        agents::trials(&suite),
+        path::trials(&suite),
+        waits::trials(&suite),
+        tenants::trials(&suite),
+        clients::trials(&suite),
+        release::trials(&suite),
+    ];
     let trials = trials.into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     let stopped = suite.stop();

@@ -2,6 +2,7 @@
 //! numbers it expects are not disturbed by others.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -27,14 +28,15 @@ pub struct Pool {
 #[derive(Debug)]
 pub struct Lease<'a> {
     pool: &'a Pool,
+    spoilt: bool,
     /// Their indices in the lab.
     pub nodes: Vec<usize>,
 }
 
 impl Pool {
-    /// All `count` nodes, of which those from `whole_from` on have whole GPUs.
-    pub fn new(count: usize, whole_from: usize) -> Self {
-        Self { free: Mutex::new((0..count).collect()), whole_from, returned: Notify::new() }
+    /// Some nodes, of which those from `whole_from` on have whole GPUs.
+    pub fn new(nodes: Range<usize>, whole_from: usize) -> Self {
+        Self { free: Mutex::new(nodes.collect()), whole_from, returned: Notify::new() }
     }
 
     fn free(&self) -> MutexGuard<'_, BTreeSet<usize>> {
@@ -49,7 +51,7 @@ impl Pool {
             // From here on no return is missed.
             returned.as_mut().enable();
             if let Some(nodes) = self.try_take(wanted) {
-                return Lease { pool: self, nodes };
+                return Lease { pool: self, spoilt: false, nodes };
             }
             returned.await;
         }
@@ -70,8 +72,18 @@ impl Pool {
     }
 }
 
+impl Lease<'_> {
+    /// Something is left on them: nobody gets them any more.
+    pub fn spoil(&mut self) {
+        self.spoilt = true;
+    }
+}
+
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
+        if self.spoilt {
+            return;
+        }
         self.pool.free().extend(&self.nodes);
         self.pool.returned.notify_waiters();
     }

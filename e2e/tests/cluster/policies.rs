@@ -12,11 +12,12 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use libtest_mimic::Trial;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use vingt_e2e::build::workspace;
 use vingt_e2e::{Lab, wait_for};
 
 use crate::audit::Auditor;
+use crate::chart;
 use crate::http::{Answer, Call, Paths, User};
 use crate::suite::Suite;
 
@@ -34,17 +35,44 @@ async fn policies(lab: &mut Lab, auditor: &Auditor) -> Result<()> {
     operator.hold();
     // The data hold claims with records that are no records.
     auditor.pause(true);
-    let cases = Cases::read(false).await;
-    let result = async { cases?.run(&lab.admin()).await }.await;
+    let result = with_hook(&lab.admin()).await;
     auditor.pause(false);
     operator.release();
+    result
+}
+
+/// Tries all of them while the uninstall hook's account and roles are there, as
+/// they are for the time of an uninstall.
+async fn with_hook(client: &Client) -> Result<()> {
+    let cases = Cases::read().await?;
+    let mut paths = Paths::default();
+    let admin = User::default();
+    let mut made = Vec::new();
+    for object in chart::rendered(&json!({})).await? {
+        let metadata = &object["metadata"];
+        if metadata["name"] != "vingt-cleanup" || object["kind"] == "Job" {
+            continue;
+        }
+        let path = paths.of(client, &object, false).await?;
+        let call = Call { method: Method::POST, path, content: "application/json", body: object.clone() };
+        let answer = call.send(client, &admin).await?;
+        ensure!(answer.code < 300, "the hook's {}: {}", object["kind"], answer.message());
+        made.push(object);
+    }
+    ensure!(made.len() >= 3, "the chart renders no account and roles for its hook: {made:?}");
+    let result = cases.run(client).await;
+    for object in made {
+        let path = paths.of(client, &object, true).await?;
+        let call = Call { method: Method::DELETE, path, content: "application/json", body: Value::Null };
+        call.send(client, &admin).await?;
+    }
     result
 }
 
 /// The data.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Cases {
+struct Cases {
     users: BTreeMap<String, User>,
     setup: Vec<Step>,
     cases: Vec<Case>,
@@ -88,8 +116,6 @@ struct Case {
     message: String,
     #[serde(default)]
     result: Value,
-    #[serde(default)]
-    when: Option<When>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -100,26 +126,18 @@ enum Expect {
     Deny,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum When {
-    Uninstall,
-}
-
 impl Cases {
-    /// Reads them; those of the uninstall hook only if it runs.
-    pub async fn read(uninstalling: bool) -> Result<Self> {
+    async fn read() -> Result<Self> {
         let file = workspace().join("charts/vingt/tests/policies.yaml");
         let text = tokio::fs::read_to_string(&file).await?;
-        let mut read: Self =
+        let read: Self =
             serde_yaml::from_str(&text).with_context(|| format!("{} does not parse", file.display()))?;
-        read.cases.retain(|case| uninstalling || case.when.is_none());
         ensure!(!read.cases.is_empty(), "{} has no cases", file.display());
         Ok(read)
     }
 
     /// Sets up, sends all of them, and takes everything away again.
-    pub async fn run(&self, client: &Client) -> Result<()> {
+    async fn run(&self, client: &Client) -> Result<()> {
         let mut paths = Paths::default();
         let result = self.tried(client, &mut paths).await;
         for step in &self.teardown {

@@ -21,10 +21,13 @@ use crate::space::Space;
 
 /// A trial that takes longer than this hangs.
 const LONGEST: Duration = Duration::from_secs(240);
+/// How long a trial waits for nodes that others use.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// GPUs of each virtual node.
 const GPUS: u32 = 8;
-/// Virtual nodes, and how many of them have whole GPUs.
-const NODES: usize = 8;
+/// Virtual nodes, and how many of them have whole GPUs. The first is no trial's:
+/// the operator runs there, and trials switch their nodes off.
+const NODES: usize = 9;
 const WHOLE: usize = 2;
 
 /// What a trial does, once it has its place.
@@ -78,7 +81,7 @@ impl Suite {
     /// A suite whose lab is not started yet.
     pub fn new() -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let pool = Pool::new(NODES, NODES - WHOLE);
+        let pool = Pool::new(1..NODES, NODES - WHOLE);
         Ok(Self { inner: Arc::new(Inner { runtime, lab: Mutex::new(State::New), pool }) })
     }
 
@@ -121,7 +124,12 @@ impl Suite {
         Trial::test(name, move || {
             let started = Instant::now();
             let result = suite.inner.runtime.block_on(work(suite.clone()));
-            eprintln!("{:6.1} s  {title}", started.elapsed().as_secs_f64());
+            let seconds = started.elapsed().as_secs_f64();
+            match &result {
+                Ok(()) => eprintln!("{seconds:6.1} s  {title}"),
+                // At once, and not only when all are done.
+                Err(error) => eprintln!("{seconds:6.1} s  {title}\n          FAILED: {error:#}"),
+            }
             result.map_err(|error| Failed::from(format!("{error:#}")))
         })
     }
@@ -131,14 +139,16 @@ impl Suite {
         F: for<'a> FnOnce(&'a Space<'a>) -> Work<'a> + Send,
     {
         let running = self.lab().await?;
-        let lease = self.inner.pool.take(needs.nodes).await;
+        let lease = tokio::time::timeout(PATIENCE, self.inner.pool.take(needs.nodes)).await;
+        let mut lease = lease.context("no clean nodes are left; see the trials that failed before")?;
         let lab = running.lab.read().await;
         let nodes = lease.nodes.clone();
+        let found = running.auditor.found();
         let space = Space::make(&lab, &running.auditor, needs.id, nodes, needs.limit).await?;
         let result = async {
             limited(work(&space)).await?;
             running.auditor.look().await?;
-            running.auditor.verdict()
+            running.auditor.verdict(found)
         };
         let result = result.await;
         if result.is_err() {
@@ -146,6 +156,9 @@ impl Suite {
         }
         // A trial that leaves something behind has failed, too.
         let removed = limited(Box::pin(space.remove())).await;
+        if removed.is_err() {
+            lease.spoil();
+        }
         result.and(removed)
     }
 
@@ -192,6 +205,7 @@ fn config() -> LabConfig {
         virtual_nodes: NODES,
         whole_gpu_nodes: WHOLE,
         gpus_per_node: GPUS,
+        values: serde_json::json!({"operator": {"nodeSelector": {"kubernetes.io/hostname": "node-0"}}}),
         ..LabConfig::small("t-suite", env!("CARGO_BIN_EXE_lab"))
     }
 }
