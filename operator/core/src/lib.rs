@@ -6,6 +6,10 @@
 //! the benchmarks run the same code, and the same snapshot and time give the
 //! same plan.
 
+pub mod learn;
 pub mod model;
+pub mod policy;
+pub mod simulate;
+pub mod states;
 
 pub use model::{Plan, Snapshot};
