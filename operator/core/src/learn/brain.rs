@@ -82,7 +82,7 @@ impl Brain {
         let states = Arc::new(Space::unlumped(&setup.cards, demands)?);
         let features = Arc::new(Features::promises(&classes, &prior::HORIZONS, &vec![1.0; demands]));
         let mix = Mix::new(demands);
-        let weights = prior::weights(&features, &mix.share(), &setup.worth);
+        let weights = prior::CONSTANTS.weights(&features, &mix.share(), &setup.worth);
         let table = Table::of_values(&classes, features.values(&weights));
         let gradient = Table::of_values(&states, Values::fragmentation(&states, &mix.share()));
         // Best fit gives states no value; when it has to move a job, it goes by that of the gradient.
@@ -165,7 +165,7 @@ impl Brain {
     fn refresh(&mut self) {
         let share = self.mix.share();
         if !self.learnt && self.since_change < LEARN_AT[1] {
-            self.adopt(prior::weights(&self.features, &share, &self.setup.worth));
+            self.adopt(prior::CONSTANTS.weights(&self.features, &share, &self.setup.worth));
         }
         if self.since_change % (4 * REFRESH_EVERY) == 0 {
             let rule = Table::of_values(&self.states, Values::fragmentation(&self.states, &share));
@@ -255,6 +255,15 @@ impl Lesson {
             self.problem.play(&table, &fresh).acceptance(worth)
         };
         let weights = if score(&found) >= score(&self.weights) { found } else { self.weights.clone() };
+        Learnt { features: self.problem.features.clone(), weights, changes: self.changes }
+    }
+}
+
+#[cfg(test)]
+impl Lesson {
+    /// The worst that could be taught: the opposite of what is in use.
+    pub(super) fn perverted(&self) -> Learnt {
+        let weights = self.weights.iter().map(|weight| -weight).collect();
         Learnt { features: self.problem.features.clone(), weights, changes: self.changes }
     }
 }

@@ -12,6 +12,9 @@ pub mod played;
 pub mod search;
 pub mod shadow;
 
+#[cfg(test)]
+mod tests;
+
 pub use brain::{Brain, Lesson, Setup};
 pub use mix::Mix;
 pub use played::Played;

@@ -6,11 +6,15 @@
 
 pub mod cards;
 pub mod loss;
+pub mod openb;
 pub mod player;
 pub mod random;
 pub mod repack;
 pub mod stats;
 pub mod trace;
+
+#[cfg(test)]
+mod tests;
 
 pub use loss::{Counts, Placer, run};
 pub use player::{Player, Table};

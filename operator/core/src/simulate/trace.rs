@@ -57,7 +57,6 @@ impl Trace {
         let mut random = Random::new(seed);
         let mut now = 0.0;
         let mut jobs = Vec::new();
-        let mut times = Vec::new();
         for phase in phases {
             let total: f64 = phase.share.iter().sum();
             let held: f64 = phase.share.iter().zip(size).zip(&phase.life).map(|((p, s), t)| p * s * t).sum();
@@ -67,15 +66,22 @@ impl Trace {
                 let demand = random.pick(&phase.share);
                 let life = phase.life[demand] * random.exponential();
                 let movable = random.unit() < movable;
-                let job = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
-                jobs.push(Job { demand, movable });
-                times.push((now, Event::Arrival(job)));
-                times.push((now + life, Event::Departure(job)));
+                jobs.push((now, life, Job { demand, movable }));
             }
+        }
+        Self::of(&jobs)
+    }
+
+    /// Jobs with the times at which they arrive and for which they live; it ends with the last arrival.
+    pub fn of(jobs: &[(f64, f64, Job)]) -> Self {
+        let mut times = Vec::with_capacity(2 * jobs.len());
+        for (id, &(arrival, life, _)) in (0..).zip(jobs) {
+            times.push((arrival, Event::Arrival(id)));
+            times.push((arrival + life, Event::Departure(id)));
         }
         times.sort_by(|a, b| a.0.total_cmp(&b.0));
         let last = times.iter().rposition(|(_, event)| matches!(event, Event::Arrival(_)));
         times.truncate(last.map_or(0, |last| last + 1));
-        Self { jobs, events: times }
+        Self { jobs: jobs.iter().map(|(_, _, job)| *job).collect(), events: times }
     }
 }

@@ -140,11 +140,13 @@ fn the_closed_form_agrees_with_brute_force_on_all_demands_of_three_gpus() {
 }
 
 #[test]
-fn the_search_agrees_with_brute_force_on_a_card_without_a_closed_form() {
+fn the_search_and_the_closed_form_agree_with_brute_force_on_an_a30() {
     let card = cards::card(&A30, 4, 4);
     let fit = Fit::new(&card, 3).unwrap();
-    assert!(!fit.is_closed_form());
+    // An A30 is an H100 of pairs, halves and the whole.
+    assert!(fit.is_closed_form());
     agrees_with_brute_force(&card, 3, &fit);
+    agrees_with_brute_force(&card, 3, &fit.by_search());
 }
 
 /// The smallest number of GPUs by an integer program over everything that one GPU can hold.
@@ -186,6 +188,7 @@ fn feasibility_agrees_with_an_integer_program() {
         let card = cards::card(&profiles, 7, 8);
         let configurations = maximal(&card, demands);
         let fit = Fit::new(&card, demands).unwrap();
+        assert_eq!(fit.is_closed_form(), demands == HOPPER.len());
         let search = fit.clone().by_search();
         for _ in 0..cases {
             let demand = random_demand(&mut random, demands, most);
@@ -202,6 +205,7 @@ fn what_no_card_offers_never_fits() {
     let fit = Fit::new(&card, 5).unwrap();
     assert_eq!(fit.min_gpus(&[1, 0, 0, 0, 1]), None);
     assert_eq!(fit.min_gpus(&[4, 2, 1, 0, 0]), Some(3));
+    assert_eq!(fit.min_gpus(&[0, 0, 0, 0, 0]), Some(0));
     assert!(!fit.fits(&[0, 0, 0, 1, 0], 1_000));
 }
 
