@@ -1,5 +1,15 @@
-//! The binary `vingt-agent`: prints its version until it has commands.
+//! The binary `vingt-agent`.
 
-fn main() {
-    println!("vingt-agent {}", env!("CARGO_PKG_VERSION"));
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match vingt_agent::run::main(vingt_agent::cli::Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vingt-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -63,7 +63,7 @@ pub mod device {
     pub const ARCHITECTURE: &str = "architecture";
     /// Capacity: memory in bytes.
     pub const MEMORY: &str = "memory";
-    /// Counter and capacity: compute slices (7 on an H100).
+    /// Counter: compute slices (7 on an H100). As a capacity it is `computeSlices`: the API wants a C identifier there.
     pub const COMPUTE_SLICES: &str = "compute-slices";
     /// Prefix of the counters of one memory slice each: `memory-slice-0`..
     pub const MEMORY_SLICE_PREFIX: &str = "memory-slice-";

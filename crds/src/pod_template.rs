@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 pub struct PodTemplate(pub serde_json::Value);
 
 impl PodTemplate {
-    /// The template as Kubernetes' type; the error says which field does not parse.
-    pub fn parse(&self) -> Result<PodTemplateSpec, serde_json::Error> {
-        PodTemplateSpec::deserialize(&self.0)
+    /// The template as Kubernetes' type; the error names the field that does not parse.
+    pub fn parse(&self) -> Result<PodTemplateSpec, impl std::error::Error + use<>> {
+        serde_path_to_error::deserialize::<_, PodTemplateSpec>(&self.0)
     }
 }
 
@@ -61,5 +61,19 @@ impl JsonSchema for PodTemplate {
                 },
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_field() {
+        let template = PodTemplate(json!({"spec": {"containers": [{"name": "c", "image": 7}]}}));
+        let error = template.parse().unwrap_err().to_string();
+        assert_eq!(error, "spec.containers[0].image: invalid type: integer `7`, expected a string");
     }
 }

@@ -1,1 +1,21 @@
-//! stub
+//! The operator of vingt: watches the cluster, has the core decide, and writes
+//! the decisions.
+//!
+//! What is decided, and why, is in `vingt-core`; this crate turns the API's
+//! objects into a snapshot and a plan into writes, such that a crash between
+//! any two writes ends in a whole gang or none.
+
+mod check;
+mod cleanup;
+pub mod cli;
+mod client;
+mod engine;
+mod http;
+mod jobs;
+mod lease;
+mod metrics;
+mod quantity;
+mod run;
+mod snapshot;
+mod tenants;
+mod world;

@@ -17,7 +17,7 @@ pub type Units = u64;
 pub const UNITS_PER_GPU: Units = 56;
 
 /// Index into [`Snapshot::nodes`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeIndex(pub u32);
 
 /// Index into [`Snapshot::gpus`].
@@ -66,7 +66,7 @@ pub struct Node {
 }
 
 /// Amounts of what pods ask of a node besides devices.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Resources {
     /// Thousandths of a CPU.
     pub cpu_milli: u64,
@@ -97,12 +97,6 @@ pub struct Gpu {
     pub blocked: bool,
 }
 
-impl Default for NodeIndex {
-    fn default() -> Self {
-        Self(0)
-    }
-}
-
 /// One way to use a part of a GPU.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Device {
@@ -110,7 +104,8 @@ pub struct Device {
     pub name: String,
     /// What people call it: `gpu`, or the MIG profile (`3g.40gb`).
     pub kind: String,
-    /// What it consumes of each counter of its GPU; as long as [`Gpu::capacity`].
+    /// What it consumes of each counter of its GPU; as long as [`Gpu::capacity`]. Of at least one counter
+    /// it must take more than half: that is what keeps it from being given out twice.
     pub consumes: Vec<u64>,
     /// What a tenant is charged for it.
     pub units: Units,
@@ -153,7 +148,7 @@ pub struct Workload {
 }
 
 /// What a pod needs of a node and its GPUs.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PodShape {
     /// CPU, memory and the rest; `pods` is 1.
     pub resources: Resources,
@@ -168,7 +163,7 @@ pub struct PodShape {
 }
 
 /// A number of devices of one sort.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DeviceRequest {
     /// How many.
     pub count: u32,
@@ -185,7 +180,7 @@ pub struct DeviceRequest {
 pub struct DeviceSet(pub Vec<u64>);
 
 /// Requirements that must all hold on a node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NodeTerm {
     /// On its labels.
     pub labels: Vec<Requirement>,
@@ -194,7 +189,7 @@ pub struct NodeTerm {
 }
 
 /// One requirement on a label, or on the node's name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Requirement {
     /// The label; not used for names.
     pub key: String,
@@ -205,7 +200,7 @@ pub struct Requirement {
 }
 
 /// Comparison of a [`Requirement`], as in Kubernetes' node affinity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Operator {
     /// The value is one of the values.
     In,
@@ -233,7 +228,7 @@ pub struct Taint {
 }
 
 /// A pod's toleration; an absent field matches everything.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Toleration {
     /// Key; `None` tolerates every key.
     pub key: Option<String>,
@@ -299,6 +294,8 @@ pub enum WaitReason {
         empty_cluster_fits: u32,
         /// How many are asked for.
         pods: u32,
+        /// Nodes whose devices would do but that suit no pod, by reason, with their number.
+        turned_away: BTreeMap<String, u32>,
     },
     /// The tenant's limit is below what the workload alone needs.
     AboveLimit {
@@ -337,6 +334,12 @@ pub enum WaitReason {
     NoNode {
         /// What was asked for, in words.
         asked: String,
+        /// How many of its pods fit now.
+        fit: u32,
+        /// The tenant.
+        tenant: String,
+        /// What the tenant has left under its limit, if it has one, and that limit.
+        left: Option<(Units, Units)>,
         /// Nodes turned away, by reason (`cpu`, `memory`, `node selector`, `taint x`), with their number.
         turned_away: BTreeMap<String, u32>,
         /// Nodes looked at.

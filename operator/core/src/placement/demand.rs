@@ -1,0 +1,107 @@
+//! What is asked for, sorted out once per cycle: equal shapes and, within them,
+//! equal sets of devices are one, so that each is answered once.
+
+use std::collections::BTreeMap;
+
+use crate::geometry::looked_at;
+use crate::model::{DeviceRequest, PodShape, Snapshot, Units};
+
+/// The devices a pod asks for.
+#[derive(Debug)]
+pub(crate) struct Demand {
+    /// One per request that counts at least one device, the hardest first.
+    pub items: Vec<Item>,
+    /// What a pod is charged at least; `None` if no device of the cluster will do for some request.
+    pub least: Option<Units>,
+    /// Pods of the largest workload that makes it.
+    pub pods: u32,
+    /// In words, the first request for which no device of the cluster will do.
+    pub unknown: Option<String>,
+}
+
+/// A request of a demand.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    /// Which of the shape's requests it is.
+    pub request: usize,
+    pub count: u32,
+    /// Index into [`Snapshot::device_sets`].
+    pub eligible: usize,
+    pub smallest: bool,
+}
+
+/// The different shapes and demands of a snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct Shapes<'a> {
+    /// The different shapes of pods.
+    pub pods: Vec<&'a PodShape>,
+    /// For each shape, its demand.
+    pub demand_of: Vec<usize>,
+    /// For each shape, the first shape that suits the same nodes.
+    pub rule_of: Vec<usize>,
+    /// The different demands.
+    pub demands: Vec<Demand>,
+    /// For each waiting workload, its shape.
+    pub shape_of: Vec<usize>,
+}
+
+impl<'a> Shapes<'a> {
+    pub fn of(snapshot: &'a Snapshot) -> Self {
+        let mut shapes = Self::default();
+        let mut known_shapes: BTreeMap<&PodShape, usize> = BTreeMap::new();
+        let mut known_demands: BTreeMap<&[DeviceRequest], usize> = BTreeMap::new();
+        let mut known_rules = BTreeMap::new();
+        let mut least_of = BTreeMap::new();
+        for workload in &snapshot.waiting {
+            let index = *known_shapes.entry(&workload.shape).or_insert_with(|| {
+                let demand = *known_demands.entry(&workload.shape.requests).or_insert_with(|| {
+                    shapes.demands.push(demand(snapshot, &workload.shape.requests, &mut least_of));
+                    shapes.demands.len() - 1
+                });
+                let PodShape { node_terms, tolerations, pinned, .. } = &workload.shape;
+                let rule = (node_terms, tolerations, pinned);
+                shapes.rule_of.push(*known_rules.entry(rule).or_insert(shapes.pods.len()));
+                shapes.pods.push(&workload.shape);
+                shapes.demand_of.push(demand);
+                shapes.pods.len() - 1
+            });
+            shapes.shape_of.push(index);
+            let demand = &mut shapes.demands[shapes.demand_of[index]];
+            demand.pods = demand.pods.max(workload.pods);
+        }
+        shapes
+    }
+}
+
+fn demand(
+    snapshot: &Snapshot,
+    requests: &[DeviceRequest],
+    least_of: &mut BTreeMap<usize, Option<Units>>,
+) -> Demand {
+    let mut items = Vec::new();
+    let mut least = Some(0_u64);
+    let mut unknown = None;
+    for (index, request) in requests.iter().enumerate().filter(|(_, request)| request.count > 0) {
+        let units =
+            *least_of.entry(request.eligible).or_insert_with(|| least_units(snapshot, request.eligible));
+        if units.is_none() && unknown.is_none() {
+            unknown = Some(request.label.clone());
+        }
+        least = least
+            .zip(units)
+            .map(|(sum, units)| sum.saturating_add(units.saturating_mul(request.count.into())));
+        let DeviceRequest { count, eligible, smallest, .. } = *request;
+        items.push((units, Item { request: index, count, eligible, smallest }));
+    }
+    items.sort_by_key(|(units, item)| (std::cmp::Reverse(*units), item.request));
+    Demand { items: items.into_iter().map(|(_, item)| item).collect(), least, pods: 0, unknown }
+}
+
+/// The least that any device of a set is charged, over all GPUs.
+fn least_units(snapshot: &Snapshot, eligible: usize) -> Option<Units> {
+    let set = snapshot.device_sets.get(eligible)?;
+    let of_gpu = |(gpu, mask): (&crate::model::Gpu, &u64)| {
+        looked_at(gpu).zip(0..).filter(|(_, bit)| mask & 1 << bit != 0).map(|(d, _)| d.units).min()
+    };
+    snapshot.gpus.iter().zip(&set.0).filter_map(of_gpu).min()
+}

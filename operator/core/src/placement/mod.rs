@@ -1,0 +1,19 @@
+//! Where pods go: the cluster as it changes during one cycle of planning, and
+//! the best node and devices in it. Who may go is not decided here.
+//!
+//! Best fit: of the nodes that suit a pod, the one whose GPU has the least room
+//! that takes it; on a GPU, the device after which the most others still fit;
+//! between equals, the node with the least room, then the first. Everything is
+//! kept per shape of pod and brought up to date by the nodes that changed, so
+//! that the next pod of a shape costs next to nothing.
+
+mod arrange;
+mod cluster;
+mod demand;
+mod filter;
+
+pub(crate) use cluster::{Cluster, Survey};
+pub(crate) use demand::Shapes;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! Why a workload waits, with the numbers as they are once the plan has started.
+
+use std::collections::BTreeMap;
+
+use super::words::{asked, kinds};
+use crate::model::{Snapshot, Units, WaitReason, Workload};
+use crate::placement::{Cluster, Shapes, Survey};
+
+/// What kept a workload from starting, as seen when its turn came.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Obstacle {
+    NoTenant,
+    NoSuchDevice,
+    AboveLimit { needs: Units },
+    Backoff { left_ms: i64 },
+    Quota { needs: Units },
+    Room,
+}
+
+/// Finds reasons at the end of a cycle; the same shape is looked at once.
+pub(super) struct Reasons<'a, 'c> {
+    snapshot: &'a Snapshot,
+    shapes: &'a Shapes<'a>,
+    cluster: &'c mut Cluster<'a>,
+    used: &'c BTreeMap<&'a str, Units>,
+    /// The cluster as if nothing ran, once it is asked for.
+    emptied: Option<Cluster<'a>>,
+    now: Vec<Option<Survey>>,
+    ever: Vec<Option<Survey>>,
+    kinds: Option<Vec<String>>,
+}
+
+impl<'a, 'c> Reasons<'a, 'c> {
+    pub fn new(
+        snapshot: &'a Snapshot,
+        shapes: &'a Shapes<'a>,
+        cluster: &'c mut Cluster<'a>,
+        used: &'c BTreeMap<&'a str, Units>,
+    ) -> Self {
+        let unknown = vec![None; shapes.pods.len()];
+        let (now, ever) = (unknown.clone(), unknown);
+        Self { snapshot, shapes, cluster, used, emptied: None, now, ever, kinds: None }
+    }
+
+    pub fn of(&mut self, index: usize, obstacle: Obstacle) -> WaitReason {
+        let workload = &self.snapshot.waiting[index];
+        let tenant = workload.tenant.clone();
+        let shape = self.shapes.shape_of[index];
+        match obstacle {
+            Obstacle::NoTenant => WaitReason::NoTenant { tenant },
+            Obstacle::NoSuchDevice => {
+                let label = self.shapes.demands[self.shapes.demand_of[shape]].unknown.clone();
+                let snapshot = self.snapshot;
+                let available = self.kinds.get_or_insert_with(|| kinds(snapshot)).clone();
+                WaitReason::NoSuchDevice { label: label.unwrap_or_default(), available }
+            }
+            Obstacle::AboveLimit { needs } => {
+                WaitReason::AboveLimit { limit: self.limit(&tenant).unwrap_or(needs), tenant, needs }
+            }
+            Obstacle::Backoff { left_ms } => WaitReason::Backoff { left_ms },
+            Obstacle::Quota { needs } => self.never(workload, shape).unwrap_or_else(|| {
+                let (left, limit) = self.left(&tenant).unwrap_or((0, needs));
+                WaitReason::Quota { tenant, needs, left, limit }
+            }),
+            Obstacle::Room => self.never(workload, shape).unwrap_or_else(|| self.room(workload, shape)),
+        }
+    }
+
+    /// That it would not fit into the emptied cluster, if so.
+    fn never(&mut self, workload: &Workload, shape: usize) -> Option<WaitReason> {
+        let (snapshot, shapes) = (self.snapshot, self.shapes);
+        let emptied = self.emptied.get_or_insert_with(|| Cluster::new(snapshot, shapes, true));
+        let survey = self.ever[shape].get_or_insert_with(|| emptied.survey(shape));
+        (survey.pods < u64::from(workload.pods)).then(|| WaitReason::NeverFits {
+            asked: asked(workload),
+            empty_cluster_fits: below(survey.pods, workload.pods),
+            pods: workload.pods,
+            turned_away: survey.turned_away.clone(),
+        })
+    }
+
+    fn room(&mut self, workload: &Workload, shape: usize) -> WaitReason {
+        let left = self.left(&workload.tenant);
+        let cluster = &mut *self.cluster;
+        let survey = self.now[shape].get_or_insert_with(|| cluster.survey(shape));
+        let Survey { pods, pods_by_devices, nodes, .. } = *survey;
+        let asked = asked(workload);
+        let tenant = workload.tenant.clone();
+        let fit = below(pods, workload.pods);
+        if pods_by_devices >= u64::from(workload.pods) {
+            return WaitReason::NoNode {
+                asked,
+                fit,
+                tenant,
+                left,
+                turned_away: survey.turned_away.clone(),
+                nodes,
+            };
+        }
+        WaitReason::NoRoom { asked, fit, pods: workload.pods, tenant, left }
+    }
+
+    fn limit(&self, tenant: &str) -> Option<Units> {
+        self.snapshot.tenants.get(tenant)?.limit
+    }
+
+    fn left(&self, tenant: &str) -> Option<(Units, Units)> {
+        let limit = self.limit(tenant)?;
+        Some((limit.saturating_sub(self.used.get(tenant).copied().unwrap_or(0)), limit))
+    }
+}
+
+/// How many of `wanted` pods fit, where not all do.
+fn below(fit: u64, wanted: u32) -> u32 {
+    u32::try_from(fit).unwrap_or(u32::MAX).min(wanted.saturating_sub(1))
+}

@@ -1,0 +1,327 @@
+//! What must hold of every plan, over random clusters, tenants and workloads,
+//! and that the numbers in it are those that trying everything finds.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::brute_force::Exhaustive;
+use super::*;
+use crate::audit::{Holding, audit};
+use crate::model::{
+    Admission, Device, DeviceIndex, DeviceRequest, DeviceSet, Gpu, NodeIndex, PodPlacement, PodShape,
+    Resources, Toleration,
+};
+use crate::testing::{add_node, h100_with};
+
+/// Devices that requests ask for: a kind, or everything with at least this memory.
+const ASKED: &[&str] = &[
+    "gpu",
+    "1g.10gb",
+    "1g.10gb+me",
+    "1g.20gb",
+    "2g.20gb",
+    "3g.40gb",
+    "7g.80gb",
+    "1g.6gb",
+    "2g.12gb",
+    ">=20",
+];
+
+fn will_do(device: &Device, asked: &str) -> bool {
+    asked.strip_prefix(">=").map_or(device.kind == asked, |gib| {
+        device.memory_bytes >= gib.parse::<u64>().unwrap() << 30 && device.kind != "gpu"
+    })
+}
+
+fn card() -> impl Strategy<Value = Gpu> {
+    let partitions = ["1g.10gb", "2g.20gb", "3g.40gb", "4g.40gb"];
+    prop_oneof![4 => Just(h100()), 2 => Just(whole()), 1 => Just(a30()), 1 => Just(either()),
+        1 => Just(h100_with(&partitions))]
+}
+
+/// A GPU of which some devices are held, or that is blocked.
+fn used_card() -> impl Strategy<Value = Gpu> {
+    (
+        card(),
+        prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        0_u8..12,
+        any::<prop::sample::Index>(),
+    )
+        .prop_map(|(mut gpu, held, fate, tainted)| {
+            for device in held.into_iter().filter(|_| fate % 3 > 0) {
+                let consumes = gpu.devices[device.index(gpu.devices.len())].consumes.clone();
+                let sum: Vec<u64> = gpu.used.iter().zip(&consumes).map(|(a, b)| a + b).collect();
+                if sum.iter().zip(&gpu.capacity).all(|(sum, all)| sum <= all) {
+                    gpu.used = sum;
+                }
+            }
+            gpu.blocked = fate == 0;
+            let tainted = tainted.index(gpu.devices.len());
+            gpu.devices[tainted].tainted = fate == 1;
+            gpu
+        })
+}
+
+fn nodes() -> impl Strategy<Value = Snapshot> {
+    let node = (prop::collection::vec(used_card(), 1..3), 0_u64..12, 0_u8..8);
+    prop::collection::vec(node, 1..4).prop_map(|nodes| {
+        let mut snapshot = Snapshot::default();
+        for (gpus, cpus, fate) in nodes {
+            add_node(&mut snapshot, &gpus);
+            let node = snapshot.nodes.last_mut().unwrap();
+            node.allocatable.cpu_milli = cpus * 1000;
+            node.schedulable = fate != 0;
+            if fate == 1 {
+                node.taints.push(Taint { key: "k".into(), value: "v".into(), effect: "NoSchedule".into() });
+            }
+        }
+        snapshot
+    })
+}
+
+fn tenants() -> impl Strategy<Value = BTreeMap<String, Tenant>> {
+    let tenant = (0_u64..3, prop::option::of(0_u64..5), 0_u64..90)
+        .prop_map(|(guaranteed, limit, used)| Tenant { used, ..tenant(guaranteed, limit, 0) });
+    prop::collection::vec(tenant, 1..4)
+        .prop_map(|tenants| (0..).map(|i| format!("t{i}")).zip(tenants).collect())
+}
+
+prop_compose! {
+    fn workload(kinds: std::ops::Range<usize>)(
+        (tenant, priority, queued_ms) in (0_u8..4, 0_i32..2, 0_i64..2),
+        (pods, cpus) in (1_u32..5, 0_u64..3),
+        (pinned, tolerates, avoid, later) in (0_u8..20, prop::bool::weighted(0.2), 0_u8..6, 0_u8..10),
+        requests in prop::collection::vec((0..ASKED.len(), 1_u32..3, any::<bool>()), kinds),
+    ) -> Workload {
+        let request = |(asked, count, smallest): (usize, u32, bool)| {
+            let label = ASKED[asked].to_owned();
+            DeviceRequest { count, eligible: asked, smallest: smallest || label.starts_with('>'), label }
+        };
+        let mut workload = job_of("", pods, requests.into_iter().map(request).collect());
+        workload.shape.resources = Resources { cpu_milli: cpus * 1000, pods: 1, ..Resources::default() };
+        workload.shape.pinned = (pinned < 2).then(|| format!("n{pinned}"));
+        if tolerates {
+            workload.shape.tolerations = vec![Toleration { key: Some("k".into()), value: None, effect: None }];
+        }
+        let avoid = (avoid < 2).then(|| format!("n{avoid}")).into_iter().collect();
+        let not_before_ms = if later == 0 { NOW + 5 } else { 0 };
+        Workload { tenant: format!("t{tenant}"), priority, queued_ms, not_before_ms, avoid, ..workload }
+    }
+}
+
+const NOW: i64 = 100;
+
+fn snapshot(kinds: std::ops::Range<usize>) -> impl Strategy<Value = Snapshot> {
+    (nodes(), tenants(), prop::collection::vec(workload(kinds), 0..10)).prop_map(
+        |(mut snapshot, tenants, waiting)| {
+            snapshot.tenants = tenants;
+            snapshot.waiting = waiting;
+            for (index, workload) in snapshot.waiting.iter_mut().enumerate() {
+                workload.key = format!("Job/a/{index}");
+            }
+            let set = |asked: &&str| {
+                let mask = |gpu: &Gpu| {
+                    let bits = gpu.devices.iter().enumerate().filter(|(_, device)| will_do(device, asked));
+                    bits.fold(0, |mask, (bit, _)| mask | 1_u64 << bit)
+                };
+                DeviceSet(snapshot.gpus.iter().map(mask).collect())
+            };
+            snapshot.device_sets = ASKED.iter().map(set).collect();
+            snapshot
+        },
+    )
+}
+
+fn device(snapshot: &Snapshot, index: DeviceIndex) -> &Device {
+    &snapshot.gpus[index.gpu.0 as usize].devices[usize::from(index.device)]
+}
+
+fn chosen(pod: &PodPlacement) -> impl Iterator<Item = DeviceIndex> {
+    pod.devices.iter().flatten().copied()
+}
+
+/// The cluster once the whole plan has started; every admission is checked on the way.
+fn started_all<'a>(snapshot: &'a Snapshot, plan: &Plan) -> Exhaustive<'a> {
+    let mut after = Exhaustive::new(snapshot, false);
+    for admission in &plan.admissions {
+        let workload = &snapshot.waiting[admission.workload];
+        assert_eq!(admission.pods.len(), workload.pods as usize, "a gang is whole");
+        let units: u64 = admission.pods.iter().flat_map(chosen).map(|d| device(snapshot, d).units).sum();
+        assert_eq!(admission.units, units);
+        for pod in &admission.pods {
+            let room =
+                after.pods_on(pod.node, &PodShape { requests: vec![], ..workload.shape.clone() }, false, 1);
+            assert_eq!(room, 1, "the node does not suit");
+            assert_eq!(pod.devices.len(), workload.shape.requests.len());
+            for (request, chosen) in workload.shape.requests.iter().zip(&pod.devices) {
+                assert_eq!(chosen.len(), request.count as usize);
+                for index in chosen {
+                    let gpu = &snapshot.gpus[index.gpu.0 as usize];
+                    assert_eq!(gpu.node, pod.node, "all devices of a pod are on its node");
+                    assert!(will_do(device(snapshot, *index), &request.label));
+                    assert!(!gpu.blocked && !device(snapshot, *index).tainted);
+                    let used = &mut after.used[index.gpu.0 as usize];
+                    used.iter_mut().zip(&device(snapshot, *index).consumes).for_each(|(a, b)| *a += b);
+                    assert!(used.iter().zip(&gpu.capacity).all(|(used, all)| used <= all), "no overlap");
+                }
+            }
+            after.requested[pod.node.0 as usize].cpu_milli += workload.shape.resources.cpu_milli;
+            after.requested[pod.node.0 as usize].pods += 1;
+        }
+    }
+    after
+}
+
+fn held_by_tenants(snapshot: &Snapshot, plan: &Plan) -> BTreeMap<String, u64> {
+    let mut used: BTreeMap<_, _> = snapshot.tenants.iter().map(|(n, t)| (n.clone(), t.used)).collect();
+    for admission in &plan.admissions {
+        *used.get_mut(&snapshot.waiting[admission.workload].tenant).unwrap() += admission.units;
+    }
+    used
+}
+
+/// Least units that a workload can be charged, if every request has a device.
+fn least(snapshot: &Snapshot, workload: &Workload) -> Option<u64> {
+    let all = || snapshot.gpus.iter().flat_map(|gpu| &gpu.devices);
+    let each = workload.shape.requests.iter().map(|request| {
+        let units = all().filter(|d| will_do(d, &request.label)).map(|d| d.units).min()?;
+        Some(units * u64::from(request.count))
+    });
+    Some(each.sum::<Option<u64>>()? * u64::from(workload.pods))
+}
+
+/// Checks the reason of a workload whose pods ask for one sort of device.
+fn check_reason(
+    snapshot: &Snapshot,
+    after: &Exhaustive,
+    held: &BTreeMap<String, u64>,
+    index: usize,
+    reason: &WaitReason,
+) {
+    let workload = &snapshot.waiting[index];
+    let wanted = workload.pods;
+    let Some(tenant) = snapshot.tenants.get(&workload.tenant) else {
+        assert_eq!(*reason, WaitReason::NoTenant { tenant: workload.tenant.clone() });
+        return;
+    };
+    let Some(needs) = least(snapshot, workload) else {
+        assert!(matches!(reason, WaitReason::NoSuchDevice { .. }), "{reason}");
+        return;
+    };
+    if let Some(limit) = tenant.limit.filter(|limit| needs > *limit) {
+        assert_eq!(*reason, WaitReason::AboveLimit { tenant: workload.tenant.clone(), needs, limit });
+        return;
+    }
+    if workload.not_before_ms > NOW {
+        assert_eq!(*reason, WaitReason::Backoff { left_ms: 5 });
+        return;
+    }
+    let ever = Exhaustive::new(snapshot, true).pods(&workload.shape, false, wanted);
+    let now = after.pods(&workload.shape, false, wanted);
+    let by_devices = after.pods(&workload.shape, true, wanted);
+    let left_of_limit = tenant.limit.map(|limit| (limit.saturating_sub(held[&workload.tenant]), limit));
+    match reason {
+        WaitReason::NeverFits { empty_cluster_fits, pods, .. } => {
+            assert_eq!((*empty_cluster_fits, *pods), (ever, wanted), "{reason}");
+            assert!(ever < wanted);
+        }
+        WaitReason::Quota { needs, left, limit, .. } => {
+            assert_eq!(Some((*left, *limit)), left_of_limit);
+            assert!(needs > left && ever >= wanted, "{reason}");
+        }
+        WaitReason::NoRoom { fit, pods, left, .. } => {
+            assert_eq!((*fit, *pods, *left), (now, wanted, left_of_limit), "{reason}");
+            assert!(by_devices < wanted && ever >= wanted, "{reason}");
+        }
+        WaitReason::NoNode { fit, left, turned_away, nodes, .. } => {
+            assert_eq!((*fit, *left), (now, left_of_limit), "{reason}");
+            assert!(now < wanted && by_devices >= wanted, "{reason}");
+            assert!(turned_away.values().sum::<u32>() <= *nodes && !turned_away.is_empty(), "{reason}");
+        }
+        other => panic!("not expected: {other}"),
+    }
+}
+
+fn by_key(snapshot: &Snapshot, plan: &Plan) -> Vec<(String, Vec<PodPlacement>)> {
+    let one =
+        |admission: &Admission| (snapshot.waiting[admission.workload].key.clone(), admission.pods.clone());
+    plan.admissions.iter().map(one).collect()
+}
+
+fn check_plan(snapshot: &Snapshot, plan: &Plan) {
+    let mut seen: Vec<usize> = plan.admissions.iter().map(|admission| admission.workload).collect();
+    seen.extend(plan.waits.iter().map(|wait| wait.workload));
+    seen.sort_unstable();
+    assert_eq!(seen, (0..snapshot.waiting.len()).collect::<Vec<_>>(), "each is there once");
+
+    let after = started_all(snapshot, plan);
+    let holding = |(owner, (node, device)): (usize, (&str, &str))| Holding {
+        owner: owner.to_string(),
+        node: node.into(),
+        device: device.into(),
+    };
+    let pods = plan.admissions.iter().flat_map(|admission| &admission.pods);
+    let named = pods.flat_map(|pod| {
+        let node = snapshot.nodes[pod.node.0 as usize].name.as_str();
+        chosen(pod).map(move |index| (node, device(snapshot, index).name.as_str()))
+    });
+    assert_eq!(audit(snapshot, &named.enumerate().map(holding).collect::<Vec<_>>()), []);
+
+    let held = held_by_tenants(snapshot, plan);
+    for (name, tenant) in &snapshot.tenants {
+        let limit = tenant.limit.unwrap_or(u64::MAX).max(tenant.used);
+        assert!(held[name] <= limit, "tenant {name} holds more than it may");
+    }
+    for admission in &plan.admissions {
+        let workload = &snapshot.waiting[admission.workload];
+        assert!(workload.not_before_ms <= NOW);
+        let on_avoided =
+            |pod: &&PodPlacement| workload.avoid.contains(&snapshot.nodes[pod.node.0 as usize].name);
+        if admission.pods.iter().any(|pod| on_avoided(&pod)) {
+            let others = (0..).map(NodeIndex).zip(&snapshot.nodes);
+            let others = others.filter(|(_, node)| !workload.avoid.contains(&node.name));
+            for (node, _) in others {
+                let room = after.pods_on(node, &workload.shape, false, 1);
+                assert_eq!(room, 0, "an avoided node is used though others have room");
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn plans_hold_and_their_numbers_are_true(snapshot in snapshot(0..2)) {
+        let plan = plan(&snapshot, NOW);
+        check_plan(&snapshot, &plan);
+        let after = started_all(&snapshot, &plan);
+        let held = held_by_tenants(&snapshot, &plan);
+        for wait in &plan.waits {
+            check_reason(&snapshot, &after, &held, wait.workload, &wait.reason);
+        }
+    }
+
+    #[test]
+    fn plans_hold_for_pods_that_mix_devices(snapshot in snapshot(2..4)) {
+        let plan = plan(&snapshot, NOW);
+        check_plan(&snapshot, &plan);
+        let after = started_all(&snapshot, &plan);
+        let held = held_by_tenants(&snapshot, &plan);
+        for wait in &plan.waits {
+            check_reason(&snapshot, &after, &held, wait.workload, &wait.reason);
+        }
+    }
+
+    #[test]
+    fn the_order_in_which_workloads_are_listed_does_not_matter(
+        (snapshot, shuffled) in snapshot(0..3).prop_flat_map(|snapshot| {
+            let waiting = Just(snapshot.waiting.clone()).prop_shuffle();
+            (Just(snapshot), waiting)
+        })
+    ) {
+        let other = Snapshot { waiting: shuffled, ..snapshot.clone() };
+        let (one, two) = (plan(&snapshot, NOW), plan(&other, NOW));
+        prop_assert_eq!(by_key(&snapshot, &one), by_key(&other, &two));
+        prop_assert_eq!(one, plan(&snapshot, NOW));
+    }
+}

@@ -1,0 +1,113 @@
+//! Reasons in words that a user can act on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::geometry::{Fleet, looked_at};
+use crate::model::{Gpu, Snapshot, UNITS_PER_GPU, Units, WaitReason, Workload};
+
+/// Units as a number of GPUs with at most two decimals: `0.5`, `3`, `0.14`.
+pub fn gpus(units: Units) -> String {
+    let hundredths = (u128::from(units) * 100 + u128::from(UNITS_PER_GPU / 2)) / u128::from(UNITS_PER_GPU);
+    let (whole, part) = (hundredths / 100, hundredths % 100);
+    let text = if part == 0 { whole.to_string() } else { format!("{whole}.{part:02}") };
+    if part == 0 { text } else { text.trim_end_matches('0').to_owned() }
+}
+
+/// What a workload asks for: `4 × 3g.40gb`, `2 × 8 gpu`.
+pub(super) fn asked(workload: &Workload) -> String {
+    let requests: Vec<_> = workload.shape.requests.iter().filter(|request| request.count > 0).collect();
+    let pods = workload.pods;
+    match requests.as_slice() {
+        [] => format!("{pods} × no device"),
+        [one] if one.count == 1 => format!("{pods} × {}", one.label),
+        [one] if pods == 1 => format!("{} × {}", one.count, one.label),
+        [one] => format!("{pods} × {} {}", one.count, one.label),
+        several => {
+            let each: Vec<String> = several.iter().map(|r| format!("{} {}", r.count, r.label)).collect();
+            format!("{pods} × ({})", each.join(" + "))
+        }
+    }
+}
+
+/// The kinds of devices there are, each with how many there can be at most at one time.
+pub(super) fn kinds(snapshot: &Snapshot) -> Vec<String> {
+    let mut fleet = Fleet::default();
+    let mut count: BTreeMap<&str, u64> = BTreeMap::new();
+    for gpu in &snapshot.gpus {
+        let state = fleet.state_of(gpu, true);
+        let kinds: BTreeSet<&str> = looked_at(gpu).map(|device| device.kind.as_str()).collect();
+        for kind in kinds {
+            let most = fleet.most(state, devices_of(gpu, kind), false);
+            *count.entry(kind).or_default() += u64::from(most);
+        }
+    }
+    count.into_iter().map(|(kind, most)| format!("{kind} ({most})")).collect()
+}
+
+fn devices_of(gpu: &Gpu, kind: &str) -> u64 {
+    looked_at(gpu).zip(0..).filter(|(d, _)| d.kind == kind).fold(0, |mask, (_, bit)| mask | 1 << bit)
+}
+
+impl fmt::Display for WaitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchDevice { label, available } if available.is_empty() => {
+                write!(f, "no device here is {label}: there are no devices at all")
+            }
+            Self::NoSuchDevice { label, available } => {
+                write!(f, "no device here is {label}; there are {}", available.join(", "))
+            }
+            Self::NeverFits { asked, empty_cluster_fits, pods, turned_away } => {
+                write!(
+                    f,
+                    "needs {asked}; even the empty cluster has room for {empty_cluster_fits} of {pods}"
+                )?;
+                if turned_away.is_empty() {
+                    return Ok(());
+                }
+                write!(f, "; nodes turned away: {}", counted(turned_away))
+            }
+            Self::AboveLimit { tenant, needs, limit } => {
+                write!(f, "needs {}; tenant {tenant} may hold at most {}", in_gpus(*needs), gpus(*limit))
+            }
+            Self::Quota { tenant, needs, left, limit } => {
+                write!(f, "needs {}; {}", in_gpus(*needs), has_left(tenant, *left, *limit))
+            }
+            Self::NoRoom { asked, fit, tenant, left, pods: _ } => {
+                f.write_str(&fits_now(asked, *fit, tenant, *left))
+            }
+            Self::NoNode { asked, fit, tenant, left, turned_away, nodes } => {
+                f.write_str(&fits_now(asked, *fit, tenant, *left))?;
+                let (nodes, s) = (*nodes, if *nodes == 1 { "" } else { "s" });
+                write!(f, "; devices are free on {nodes} node{s}; turned away: {}", counted(turned_away))
+            }
+            Self::Backoff { left_ms } => {
+                write!(f, "was withdrawn; is tried again in {} s", left_ms.saturating_add(999) / 1000)
+            }
+            Self::NoTenant { tenant } if tenant.is_empty() => {
+                f.write_str("the namespace belongs to no tenant")
+            }
+            Self::NoTenant { tenant } => write!(f, "there is no tenant {tenant}"),
+        }
+    }
+}
+
+fn fits_now(asked: &str, fit: u32, tenant: &str, left: Option<(Units, Units)>) -> String {
+    let fits = if fit == 1 { "fits" } else { "fit" };
+    let left = left.map(|(left, limit)| format!("; {}", has_left(tenant, left, limit)));
+    format!("needs {asked}; {fit} {fits} now{}", left.unwrap_or_default())
+}
+
+fn has_left(tenant: &str, left: Units, limit: Units) -> String {
+    format!("tenant {tenant} has {} of {} left", gpus(left), in_gpus(limit))
+}
+
+fn in_gpus(units: Units) -> String {
+    format!("{} GPU{}", gpus(units), if units == UNITS_PER_GPU { "" } else { "s" })
+}
+
+fn counted(reasons: &BTreeMap<String, u32>) -> String {
+    let each: Vec<String> = reasons.iter().map(|(reason, nodes)| format!("{nodes} for {reason}")).collect();
+    each.join(", ")
+}

@@ -1,0 +1,134 @@
+//! One cycle: take the picture, have the core plan, start what follows.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::jiff::Timestamp;
+use vingt_core::model::Plan;
+
+use super::gangs::Tracked;
+use super::{Engine, now_ms};
+use crate::snapshot::members::Members;
+use crate::snapshot::pods::PodStage;
+use crate::snapshot::{self, Known, Picture, Subject};
+use crate::tenants::Tenancy;
+use crate::world::Key;
+
+impl Engine {
+    /// Decides once and starts the writes that follow.
+    pub(super) fn cycle(&mut self) {
+        let now_ms = now_ms();
+        let tenancy = Tenancy::of(&self.world, &self.namespace);
+        let members = Members::of(&self.world);
+        let avoid = self.avoid.iter().map(|(owner, avoided)| (owner.as_str(), &avoided.nodes)).collect();
+        let known = Known { tenancy: &tenancy, members: &members, pending: &self.pending, avoid };
+        let mut picture = snapshot::take(&self.world, &mut self.layout, &known);
+        let mut gangs = self.track_gangs(&mut picture, &tenancy, &members, now_ms);
+        let plan = vingt_core::plan(&picture.snapshot, now_ms);
+        self.count(&picture, &plan);
+        self.waiting = plan.waits.len();
+        let mut reasons = reasons(&picture, &plan);
+
+        self.admit(&picture, &plan, &mut gangs, now_ms);
+        let Picture { mut snapshot, stages, .. } = picture;
+        self.layout.gpus = std::mem::take(&mut snapshot.gpus);
+        for gang in gangs {
+            let why = reasons.gangs.get(gang.key());
+            self.follow_gang(gang, why, &tenancy, now_ms);
+        }
+        for (key, stage) in &stages {
+            if let PodStage::Waits(why) = stage {
+                reasons.pods.insert(key.clone(), why.clone());
+            }
+            self.follow_pod(key, stage, reasons.pods.get(key).map(String::as_str));
+        }
+        let now = Timestamp::from_millisecond(now_ms).unwrap_or_default();
+        self.label_namespaces(&tenancy);
+        self.keep_templates(&tenancy);
+        self.sweep_claims();
+        self.take_back_stuck_pods(&members, now_ms);
+        self.follow_servers(&tenancy, &members, &reasons.pods, now);
+        let waiting = waiting(&tenancy, &reasons);
+        self.tell_tenants(&tenancy, &snapshot.tenants, &waiting, now);
+    }
+
+    fn count(&self, picture: &Picture, plan: &Plan) {
+        self.metrics.waiting.reset();
+        self.metrics.used_units.reset();
+        for (name, tenant) in &picture.snapshot.tenants {
+            let used = i64::try_from(tenant.used).unwrap_or(i64::MAX);
+            self.metrics.used_units.with_label_values(&[name]).set(used);
+            self.metrics.waiting.with_label_values(&[name]).set(0);
+        }
+        for wait in &plan.waits {
+            let tenant = &picture.snapshot.waiting[wait.workload].tenant;
+            self.metrics.waiting.with_label_values(&[tenant]).inc();
+        }
+    }
+
+    fn admit(&mut self, picture: &Picture, plan: &Plan, gangs: &mut [Tracked], now_ms: i64) {
+        let by_key: BTreeMap<Key, usize> =
+            gangs.iter().enumerate().map(|(at, gang)| (gang.key().clone(), at)).collect();
+        for admission in &plan.admissions {
+            let workload = &picture.snapshot.waiting[admission.workload];
+            match &picture.subjects[admission.workload] {
+                Subject::Pod(key, needs) => {
+                    self.admit_pod(key, needs, admission, workload, &picture.snapshot, now_ms);
+                }
+                Subject::Gang(key) => {
+                    if let Some(gang) = by_key.get(key).and_then(|at| gangs.get_mut(*at)) {
+                        gang.admit(admission, workload, &picture.snapshot);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Why what was planned waits, in words.
+#[derive(Default)]
+struct Reasons {
+    pods: BTreeMap<Key, String>,
+    gangs: BTreeMap<Key, String>,
+}
+
+/// How many jobs and pods of each tenant wait.
+fn waiting(tenancy: &Tenancy, reasons: &Reasons) -> BTreeMap<String, u32> {
+    let mut waiting: BTreeMap<String, u32> = BTreeMap::new();
+    for key in reasons.pods.keys().chain(reasons.gangs.keys()) {
+        if let Some(tenant) = tenancy.tenant(&key.namespace) {
+            *waiting.entry(tenant.to_owned()).or_default() += 1;
+        }
+    }
+    waiting
+}
+
+fn reasons(picture: &Picture, plan: &Plan) -> Reasons {
+    let mut reasons = Reasons::default();
+    for wait in &plan.waits {
+        let text = wait.reason.to_string();
+        match &picture.subjects[wait.workload] {
+            Subject::Pod(key, _) => reasons.pods.insert(key.clone(), text),
+            Subject::Gang(key) => reasons.gangs.insert(key.clone(), text),
+        };
+    }
+    reasons
+}
+
+impl Engine {
+    fn follow_pod(&mut self, key: &Key, stage: &PodStage, planned: Option<&str>) {
+        match stage {
+            PodStage::Free => self.free_pod(key),
+            PodStage::Waits(why) => self.explain_pod(key, why),
+            PodStage::Unmade(why) => self.explain_pod_later(key, why),
+            PodStage::Plan(_) => {
+                if let Some(why) = planned {
+                    self.explain_pod(key, why);
+                }
+            }
+            PodStage::Bind(binding) => {
+                self.bind_pod(key, binding);
+            }
+            PodStage::RollBack(claims) => self.roll_back(key, claims),
+        }
+    }
+}

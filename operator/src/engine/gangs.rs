@@ -1,0 +1,368 @@
+//! `TrainingJobs`: carries out the steps that the core's lifecycle wants, and
+//! writes what their status says.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::batch::v1 as batch;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::resource::v1::ResourceClaimTemplate;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::json;
+use vingt_core::ClaimState;
+use vingt_core::lifecycle::{GangStep, next_step};
+use vingt_core::model::{Admission, Snapshot, Workload};
+use vingt_crds::{Assignment, DecidedDevice, DecisionRecord, TrainingJob};
+
+use super::api::{Failure, Target, Writer};
+use super::bind::{self, BindClaim, OpenGate};
+use super::pods::{one, reread};
+use super::queue::remove_finalizer;
+use super::{Engine, ensure};
+use crate::jobs::facts::{self, Gang, GatedWorker, Holders, gang_workload};
+use crate::jobs::objects::{self, Parent};
+use crate::jobs::status::{self, Record};
+use crate::jobs::template::claim_template_name;
+use crate::snapshot::members::Members;
+use crate::snapshot::occupancy::{Pending, PendingPod};
+use crate::snapshot::{Picture, Subject};
+use crate::tenants::Tenancy;
+use crate::world::{Change, Job, Key, Owned, ServiceKind, TemplateKind};
+
+/// A `TrainingJob` in one cycle.
+pub(super) struct Tracked {
+    key: Key,
+    job: Arc<TrainingJob>,
+    gang: Gang,
+    step: GangStep,
+    /// What is to be said in its status.
+    record: Record,
+    /// The plan that was just made for it.
+    pending: Option<Pending>,
+}
+
+impl Tracked {
+    /// Its key.
+    pub(super) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Takes the plan for it.
+    pub(super) fn admit(&mut self, admission: &Admission, workload: &Workload, snapshot: &Snapshot) {
+        let mut pending = Pending { tenant: workload.tenant.clone(), pods: vec![] };
+        let mut assignments = Vec::with_capacity(admission.pods.len());
+        for (worker, placement) in (0..).zip(&admission.pods) {
+            let node = &snapshot.nodes[placement.node.0 as usize].name;
+            let name = |at: &vingt_core::model::DeviceIndex| {
+                snapshot.gpus[at.gpu.0 as usize].devices[usize::from(at.device)].name.clone()
+            };
+            let devices: Vec<String> = placement.devices.iter().flatten().map(name).collect();
+            let decided = |device: &String| DecidedDevice {
+                request: "gpu".into(),
+                pool: node.clone(),
+                device: device.clone(),
+            };
+            assignments.push(Assignment {
+                worker,
+                node: node.clone(),
+                devices: devices.iter().map(decided).collect(),
+            });
+            pending.pods.push(PendingPod {
+                pod: None,
+                node: node.clone(),
+                devices,
+                requests: workload.shape.resources.clone(),
+            });
+        }
+        self.record = Record::Admit(assignments);
+        self.pending = Some(pending);
+    }
+}
+
+impl Engine {
+    /// Finds out how far every gang is; those in the queue are entered into the picture.
+    pub(super) fn track_gangs(
+        &mut self,
+        picture: &mut Picture,
+        tenancy: &Tenancy,
+        members: &Members,
+        now_ms: i64,
+    ) -> Vec<Tracked> {
+        let holders = Holders::of(&self.world);
+        let jobs: Vec<_> =
+            self.world.training_jobs.iter().map(|(key, job)| (key.clone(), job.clone())).collect();
+        let mut tracked = Vec::with_capacity(jobs.len());
+        for (key, job) in jobs {
+            if self.pending.contains_key(&gang_workload(&key)) {
+                continue;
+            }
+            let gang = facts::of(&key, &job, &self.world, members, &holders, &self.layout);
+            let step = next_step(&gang.facts, now_ms);
+            let mut it = Tracked { key, job, gang, step, record: Record::Nothing, pending: None };
+            if it.step == GangStep::Queue {
+                it.record = match self.queue(&it.key, &it.job, tenancy, now_ms) {
+                    Ok(Some(workload)) => {
+                        picture.enter(Subject::Gang(it.key.clone()), workload);
+                        Record::Nothing
+                    }
+                    Ok(None) => Record::Nothing,
+                    Err(record) => record,
+                };
+            }
+            tracked.push(it);
+        }
+        picture.snapshot.device_sets.clone_from(&self.layout.sets);
+        tracked
+    }
+
+    /// Carries out what follows for one gang.
+    pub(super) fn follow_gang(
+        &mut self,
+        mut it: Tracked,
+        waits: Option<&String>,
+        tenancy: &Tenancy,
+        now_ms: i64,
+    ) {
+        match it.step {
+            GangStep::Queue => {
+                if let (Record::Nothing, Some(why)) = (&it.record, waits) {
+                    it.record = Record::Waits(why.clone());
+                } else if it.record == Record::Nothing {
+                    return; // It is being checked.
+                }
+            }
+            GangStep::Withdraw { reason, avoid } => {
+                let avoid = if avoid { it.gang.unready_nodes.clone() } else { vec![] };
+                it.record = Record::Withdraw { reason, avoid };
+            }
+            GangStep::Restart => it.record = Record::Restart,
+            GangStep::ClearPlan => it.record = Record::Clear,
+            GangStep::Finish(outcome) => it.record = Record::Finish(outcome),
+            GangStep::Wait { until_ms } => {
+                if let Some(until) = until_ms {
+                    self.look_again_at_ms(until);
+                }
+            }
+            GangStep::CreateJob
+            | GangStep::Resume
+            | GangStep::Bind
+            | GangStep::Ungate
+            | GangStep::Suspend
+            | GangStep::DeleteJob
+            | GangStep::Release => self.act(&it),
+        }
+        if it.gang.stuck.is_none() {
+            let refusal = self.refusals.get(&gang_workload(&it.key));
+            it.gang.stuck = refusal.map(|failure| failure.words().to_owned());
+        }
+        if it.step != GangStep::Release {
+            self.tell_gang(it, tenancy, now_ms);
+        }
+    }
+
+    /// Starts the writes of a step that is more than a word in the status.
+    fn act(&mut self, it: &Tracked) {
+        let workload = gang_workload(&it.key);
+        if !self.free(&workload) {
+            return;
+        }
+        let (key, job) = (it.key.clone(), it.job.clone());
+        let target = Target::object::<batch::Job>(&key);
+        let current = self.world.jobs.get(&key).map(|job| job.uid.clone()).unwrap_or_default();
+        match it.step {
+            GangStep::CreateJob => {
+                self.start(workload, |writer| async move { create(&writer, &key, &job).await });
+            }
+            GangStep::Resume | GangStep::Suspend => {
+                let patch =
+                    json!({"metadata": {"uid": current}, "spec": {"suspend": it.step == GangStep::Suspend}});
+                self.start(workload, |writer| async move { one(writer.merge::<Job>(&target, &patch).await) });
+            }
+            GangStep::DeleteJob => {
+                self.start(
+                    workload,
+                    |writer| async move { (vec![], writer.delete(&target, &current).await) },
+                );
+            }
+            GangStep::Bind => self.bind_gang(it, workload),
+            GangStep::Ungate => self.open_gang(it, workload),
+            GangStep::Release => {
+                let patch = remove_finalizer(&job);
+                let target = Target::object::<TrainingJob>(&key);
+                self.start(workload, |writer| async move {
+                    one(writer.merge::<TrainingJob>(&target, &patch).await)
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn bind_gang(&mut self, it: &Tracked, workload: String) {
+        let Some(status) = &it.job.status else { return };
+        let start = status.admitted_at.as_ref().map_or_else(Timestamp::now, |time| time.0);
+        let mut claims = Vec::new();
+        for GatedWorker { pod: pod_key, index, claim } in &it.gang.gated {
+            let Some((claim_key, ClaimState::Undecided | ClaimState::Recorded)) = claim else { continue };
+            let (Some(pod), Some(claim)) = (self.world.pods.get(pod_key), self.world.claims.get(claim_key))
+            else {
+                return;
+            };
+            let Some(assignment) = status.assignments.iter().find(|assignment| assignment.worker == *index)
+            else {
+                return;
+            };
+            let units =
+                assignment.devices.iter().filter_map(|device| self.layout.find(&device.pool, &device.device));
+            let record = DecisionRecord {
+                version: DecisionRecord::VERSION,
+                claim: claim.uid.clone(),
+                node: assignment.node.clone(),
+                devices: assignment.devices.clone(),
+                units: units.map(|at| self.layout.units(at)).sum(),
+                tenant: status.tenant.clone(),
+                workload: workload.clone(),
+                start,
+                order: None,
+            };
+            claims.push(BindClaim::new(claim_key, claim, record, (pod_key, pod), &self.world.classes));
+        }
+        let touched: Vec<Key> = claims.iter().map(|claim| claim.key().clone()).collect();
+        tracing::info!(job = %it.key, claims = claims.len(), "the claims of the gang are written");
+        self.start(workload, |writer| async move {
+            let mut changes = Vec::new();
+            let result = bind::write_claims(&writer, claims, &mut changes).await;
+            if result.is_err() {
+                reread(&writer, &touched, &[], &mut changes).await;
+            }
+            (changes, result)
+        });
+    }
+
+    fn open_gang(&mut self, it: &Tracked, workload: String) {
+        let Some(status) = &it.job.status else { return };
+        let mut gates = Vec::new();
+        let mut touched = Vec::new();
+        for worker in &it.gang.gated {
+            let Some(pod) = self.world.pods.get(&worker.pod) else { return };
+            let Some(assignment) =
+                status.assignments.iter().find(|assignment| assignment.worker == worker.index)
+            else {
+                return;
+            };
+            gates.push(OpenGate::pinned(&worker.pod, pod, &assignment.node));
+            touched.push(worker.pod.clone());
+        }
+        tracing::info!(job = %it.key, pods = gates.len(), "the gang starts");
+        self.start(workload, |writer| async move {
+            let mut changes = Vec::new();
+            let result = bind::open_gates(&writer, gates, &mut changes).await;
+            if result.is_err() {
+                reread(&writer, &[], &touched, &mut changes).await;
+            }
+            (changes, result)
+        });
+    }
+
+    /// Writes the status if it says something new.
+    fn tell_gang(&mut self, it: Tracked, tenancy: &Tenancy, now_ms: i64) {
+        let now = Timestamp::from_millisecond(now_ms).unwrap_or_default();
+        let old = it.job.status.clone().unwrap_or_default();
+        let new = status::next(&it.job, &it.gang, tenancy.tenant(&it.key.namespace), &it.record, now);
+        if Some(&new) == it.job.status.as_ref() {
+            return;
+        }
+        let workload = gang_workload(&it.key);
+        let object = format!("{workload}/status");
+        let decides = it.pending.is_some();
+        if !(if decides { self.free(&object) } else { self.free_for_words(&object) }) {
+            return;
+        }
+        let only_words = matches!(it.record, Record::Waits(_)) && old.state == new.state;
+        if only_words && !self.may_tell(&workload, &new.why, false) {
+            return;
+        }
+        self.announce_gang(&it, &old, &new);
+        let body = json!({
+            "apiVersion": "vingt.dev/v1alpha1", "kind": "TrainingJob",
+            "metadata": {
+                "name": it.key.name, "namespace": it.key.namespace,
+                "uid": it.job.metadata.uid, "resourceVersion": it.job.metadata.resource_version,
+            },
+            "status": new,
+        });
+        let target = Target::status::<TrainingJob>(&it.key);
+        let write = |writer: Writer| async move {
+            let result = writer.apply::<TrainingJob>(&target, &body).await;
+            let mut changes = Vec::new();
+            if result.is_err() {
+                let object = Target { subresource: None, ..target };
+                changes.extend(writer.reread::<TrainingJob>(&object).await);
+            }
+            let (change, result) = one(result);
+            changes.extend(change);
+            (changes, result)
+        };
+        match it.pending {
+            Some(pending) => self.start_decision(workload, object, pending, write),
+            None => self.start(object, write),
+        }
+    }
+
+    fn announce_gang(
+        &self,
+        it: &Tracked,
+        old: &vingt_crds::TrainingJobStatus,
+        new: &vingt_crds::TrainingJobStatus,
+    ) {
+        match &it.record {
+            Record::Admit(_) => self.metrics.decisions.with_label_values(&["TrainingJob"]).inc(),
+            Record::Withdraw { reason, .. } => {
+                self.metrics.take_backs.with_label_values(&[facts::leaving_reason(*reason)]).inc();
+            }
+            Record::Restart => self.metrics.take_backs.with_label_values(&["Restart"]).inc(),
+            _ => {}
+        }
+        if old.state == new.state {
+            return;
+        }
+        tracing::info!(job = %it.key, from = %old.state, to = %new.state, why = %new.why, nodes = %new.nodes, "state");
+        let about = core::ObjectReference {
+            api_version: Some("vingt.dev/v1alpha1".to_owned()),
+            kind: Some("TrainingJob".to_owned()),
+            name: Some(it.key.name.clone()),
+            namespace: Some(it.key.namespace.clone()),
+            uid: it.job.metadata.uid.clone(),
+            ..core::ObjectReference::default()
+        };
+        let note = match (new.why.as_str(), new.nodes.as_str()) {
+            ("", "") => new.state.clone(),
+            ("", nodes) => format!("{} of {} on {nodes}", new.workers, new.gpu),
+            (why, _) => why.to_owned(),
+        };
+        if matches!(new.state.as_str(), "Starting" | "Running" | "Succeeded" | "Suspended") {
+            self.events.normal(about, &new.state, "Reconcile", &note);
+        } else {
+            self.events.warning(about, &new.state, "Reconcile", &note);
+        }
+    }
+}
+
+async fn create(writer: &Writer, key: &Key, job: &TrainingJob) -> (Vec<Change>, Result<(), Failure>) {
+    let uid = job.metadata.uid.clone().unwrap_or_default();
+    let parent = Parent::training(job);
+    let mut changes = Vec::new();
+    let result = async {
+        let template_key = Key::new(&key.namespace, &claim_template_name(&key.name));
+        let target = Target::object::<ResourceClaimTemplate>(&template_key);
+        changes.push(
+            ensure::<Owned<TemplateKind>>(writer, &target, &parent.claim_template(&job.spec.gpu), &uid)
+                .await?,
+        );
+        let target = Target::object::<core::Service>(key);
+        changes.push(ensure::<Owned<ServiceKind>>(writer, &target, &parent.service(None), &uid).await?);
+        let object = objects::job(job).map_err(Failure::Refused)?;
+        changes.push(ensure::<Job>(writer, &Target::object::<batch::Job>(key), &object, &uid).await?);
+        Ok(())
+    }
+    .await;
+    (changes, result)
+}

@@ -1,0 +1,149 @@
+//! The queue: `TrainingJobs` as waiting workloads. Before one is planned the
+//! API server is asked, once, whether it would accept its Job.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::batch::v1 as batch;
+use serde_json::{Value, json};
+use vingt_core::lifecycle::not_before_ms;
+use vingt_core::model::{PodShape, Workload};
+use vingt_crds::{ConditionType, TrainingJob, TrainingJobStatus, names};
+
+use super::Engine;
+use super::api::Target;
+use crate::jobs::facts::{self, gang_workload};
+use crate::jobs::objects;
+use crate::jobs::status::{INVALID, Record};
+use crate::snapshot::ask::class_selectors;
+use crate::snapshot::{no_tenant, pods};
+use crate::tenants::Tenancy;
+use crate::world::{Key, node_terms, requests, tolerations};
+
+impl Engine {
+    /// The gang as a waiting workload; none while it is being checked. The
+    /// error is what its status says instead.
+    pub(super) fn queue(
+        &mut self,
+        key: &Key,
+        job: &Arc<TrainingJob>,
+        tenancy: &Tenancy,
+        now_ms: i64,
+    ) -> Result<Option<Workload>, Record> {
+        if !self.checked(key, job)? {
+            let refusal = self.refusals.get(&gang_workload(key));
+            return refusal.map_or(Ok(None), |failure| Err(Record::Waits(failure.words().to_owned())));
+        }
+        let Some(tenant) = tenancy.tenant(&key.namespace) else {
+            return Err(Record::Waits(no_tenant(&key.namespace)));
+        };
+        let spec = &job.spec;
+        let mut asked = objects::asked(&spec.gpu);
+        let mut selectors = class_selectors(&asked.class, &self.world.classes).map_err(Record::Waits)?;
+        selectors.append(&mut asked.selectors);
+        asked.selectors = selectors;
+        let mut request = pods::request(&asked, &mut self.layout).map_err(Record::Waits)?;
+        request.label = if spec.gpu.count.is_some() { "gpu".to_owned() } else { spec.gpu.to_string() };
+        let shape = PodShape { requests: vec![request], ..self.shape(job) };
+
+        let no_status = TrainingJobStatus::default();
+        let status = job.status.as_ref().unwrap_or(&no_status);
+        let evicted = facts::condition(&status.conditions, ConditionType::Evicted)
+            .filter(|evicted| evicted.status == "True" && status.withdrawals > 0);
+        let not_before_ms = evicted.map_or(0, |evicted| {
+            not_before_ms(status.withdrawals, evicted.last_transition_time.0.as_millisecond())
+        });
+        if not_before_ms > now_ms {
+            self.look_again_at_ms(not_before_ms);
+        }
+        let created = || job.metadata.creation_timestamp.as_ref();
+        let queued = status.waiting_since.as_ref().or_else(created);
+        Ok(Some(Workload {
+            key: gang_workload(key),
+            tenant: tenant.to_owned(),
+            priority: spec.priority,
+            queued_ms: queued.map_or(now_ms, |time| time.0.as_millisecond()),
+            not_before_ms,
+            avoid: status.avoid_nodes.iter().cloned().collect(),
+            pods: spec.workers,
+            shape,
+        }))
+    }
+
+    /// What a worker needs besides its devices; it is read from the template once.
+    fn shape(&mut self, job: &TrainingJob) -> PodShape {
+        let uid = job.metadata.uid.clone().unwrap_or_default();
+        let generation = job.metadata.generation;
+        if let Some((_, shape)) = self.shapes.get(&uid).filter(|(of, _)| *of == generation) {
+            return shape.clone();
+        }
+        let pod = job.spec.template.parse().ok().and_then(|template| template.spec).unwrap_or_default();
+        let shape = PodShape {
+            resources: requests::of_pod(&pod),
+            node_terms: node_terms(&pod),
+            tolerations: tolerations(&pod),
+            pinned: None,
+            requests: vec![],
+        };
+        self.shapes.insert(uid, (generation, shape.clone()));
+        shape
+    }
+
+    /// Whether the API server has seen the Job and would accept it, and the job
+    /// has its finalizer; if not, asks it. The error says what is wrong with the job.
+    fn checked(&mut self, key: &Key, job: &Arc<TrainingJob>) -> Result<bool, Record> {
+        let generation = job.metadata.generation;
+        let uid = job.metadata.uid.clone().unwrap_or_default();
+        let known = self.verdicts.get(&uid).filter(|(of, _)| *of == generation);
+        if let Some((_, Some(refusal))) = known {
+            return Err(Record::Invalid(refusal.clone()));
+        }
+        let protected = job.metadata.finalizers.iter().flatten().any(|held| held == names::JOB_FINALIZER);
+        // That it was queued in this form before is written in its status.
+        let conditions = job.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let queued = facts::condition(conditions, ConditionType::QuotaReserved).is_some_and(|condition| {
+            condition.observed_generation == generation && condition.reason != INVALID
+        });
+        if protected && (queued || known.is_some()) {
+            return Ok(true);
+        }
+        let object = match objects::job(job) {
+            Ok(object) => object,
+            Err(why) => {
+                self.verdicts.insert(uid, (generation, Some(why.clone())));
+                return Err(Record::Invalid(why));
+            }
+        };
+        let workload = gang_workload(key);
+        if self.free(&workload) {
+            let target = Target::object::<batch::Job>(key);
+            let patch = (!protected).then(|| add_finalizer(job));
+            let of = Target::object::<TrainingJob>(key);
+            self.start_check(workload, (uid, generation), |writer| async move {
+                writer.would_create(&target, &object).await?;
+                match patch {
+                    Some(patch) => Ok(vec![writer.merge::<TrainingJob>(&of, &patch).await?]),
+                    None => Ok(vec![]),
+                }
+            });
+        }
+        Ok(false)
+    }
+}
+
+fn add_finalizer(job: &TrainingJob) -> Value {
+    let mut finalizers = job.metadata.finalizers.clone().unwrap_or_default();
+    finalizers.push(names::JOB_FINALIZER.to_owned());
+    finalizers_patch(job, &finalizers)
+}
+
+/// The patch that takes vingt's finalizer off.
+pub(super) fn remove_finalizer(job: &TrainingJob) -> Value {
+    let mut finalizers = job.metadata.finalizers.clone().unwrap_or_default();
+    finalizers.retain(|finalizer| finalizer != names::JOB_FINALIZER);
+    finalizers_patch(job, &finalizers)
+}
+
+fn finalizers_patch(job: &TrainingJob, finalizers: &[String]) -> Value {
+    let meta = &job.metadata;
+    json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": finalizers}})
+}

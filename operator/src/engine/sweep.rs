@@ -1,0 +1,141 @@
+//! What is left over: decisions that nobody needs any more are taken back, and
+//! pods that kube-scheduler never places are taken back with their devices.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1 as core;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::api::Target;
+use super::bind::{self, Undo};
+use super::pods::{pod_reference, reread};
+use super::{Avoided, Engine};
+use crate::snapshot::members::Members;
+use crate::snapshot::pods::pod_workload;
+use crate::world::{Claim, Key, Pod};
+
+/// How long kube-scheduler may take to place a pod that it finds unschedulable.
+const PLACED_WITHIN_MS: i64 = 300_000;
+/// How long the node on which that happened is avoided for pods of the same controller.
+const AVOID: Duration = Duration::from_secs(1800);
+
+impl Engine {
+    /// Takes back decisions that no pod can use any more.
+    pub(super) fn sweep_claims(&mut self) {
+        let pods = self.world.pods.iter().filter(|(_, pod)| !pod.ended);
+        let used: BTreeSet<Key> = pods
+            .flat_map(|(key, pod)| {
+                pod.claims.iter().filter_map(|claim| Some(Key::new(&key.namespace, claim.claim.as_ref()?)))
+            })
+            .collect();
+        let orphans: Vec<(Key, Arc<Claim>)> = self
+            .world
+            .claims
+            .iter()
+            .filter(|(key, claim)| self.orphaned(key, claim, &used))
+            .map(|(key, claim)| (key.clone(), claim.clone()))
+            .collect();
+        for (key, claim) in orphans {
+            let object = format!("ResourceClaim/{key}");
+            if !self.free(&object) {
+                continue;
+            }
+            tracing::info!(claim = %key, "a decision that no pod can use any more is taken back");
+            self.metrics.take_backs.with_label_values(&["orphaned"]).inc();
+            let undo = Undo::new(&key, &claim);
+            self.start(object, |writer| async move {
+                let mut changes = Vec::new();
+                let result = bind::undo(&writer, vec![undo], &mut changes).await;
+                if result.is_err() {
+                    reread(&writer, &[key], &[], &mut changes).await;
+                }
+                (changes, result)
+            });
+        }
+    }
+
+    fn orphaned(&self, key: &Key, claim: &Claim, used: &BTreeSet<Key>) -> bool {
+        let Ok(record) = &claim.decision else { return false };
+        if claim.deleting
+            || self.pending.contains_key(&record.workload)
+            || self.busy.contains(&record.workload)
+        {
+            return false;
+        }
+        if claim.allocation.is_some() {
+            return claim.reserved_for.is_empty() && !used.contains(key);
+        }
+        // A decision that is half written is completed while its pod still waits for it.
+        let Some(pod_name) = record.workload.strip_prefix("Pod/") else { return false };
+        let Some((namespace, name)) = pod_name.split_once('/') else { return false };
+        let pod = self.world.pods.get(&Key::new(namespace, name));
+        let waits = pod.is_some_and(|pod| {
+            pod.gated()
+                && !pod.ended
+                && pod.claims.iter().any(|claim| claim.claim.as_deref() == Some(key.name.as_str()))
+        });
+        claim.decided().is_some() && !waits
+    }
+
+    /// Takes back pods that were let go and that kube-scheduler does not place:
+    /// those of a controller are deleted, and it makes new ones; of the others it
+    /// is told.
+    pub(super) fn take_back_stuck_pods(&mut self, members: &Members, now_ms: i64) {
+        let stuck = |(key, pod): (&Key, &Arc<Pod>)| {
+            let waits =
+                !pod.gated() && !pod.ended && !pod.deleting && pod.node.is_none() && pod.pinned.is_some();
+            let (message, _) =
+                pod.unschedulable.as_ref().filter(|_| waits && members.gang_of(key).is_none())?;
+            let decided = pod.claims.iter().find_map(|claim| {
+                let claim = self.world.claims.get(&Key::new(&key.namespace, claim.claim.as_ref()?))?;
+                claim.decision.as_ref().ok().map(|record| record.start.as_millisecond())
+            })?;
+            Some((key.clone(), pod.clone(), message.clone(), decided.saturating_add(PLACED_WITHIN_MS)))
+        };
+        let stuck: Vec<_> = self.world.pods.iter().filter_map(stuck).collect();
+        for (key, pod, message, due_ms) in stuck {
+            if due_ms > now_ms {
+                self.look_again_at_ms(due_ms);
+                continue;
+            }
+            let why = format!("kube-scheduler does not place the pod: {message}");
+            let Some(owner) = &pod.owner else {
+                self.explain_pod(&key, &format!("{why}; delete it and make it again to try another node"));
+                continue;
+            };
+            let workload = pod_workload(&key);
+            if !self.free(&workload) {
+                continue;
+            }
+            let avoided = self
+                .avoid
+                .entry(owner.uid.clone())
+                .or_insert_with(|| Avoided { nodes: BTreeSet::new(), until: Instant::now() });
+            avoided.nodes.extend(pod.pinned.clone());
+            avoided.until = Instant::now() + AVOID;
+            tracing::info!(pod = %key, node = pod.pinned.as_deref().unwrap_or_default(), why = %message, "taken back");
+            self.metrics.take_backs.with_label_values(&["NotPlaced"]).inc();
+            self.events.warning(pod_reference(&key, &pod), "TakenBack", "TakeBack", &why);
+            let target = Target::object::<core::Pod>(&key);
+            let status = Target::status::<core::Pod>(&key);
+            let disrupted = json!({
+                "metadata": {"uid": pod.uid},
+                "status": {"conditions": [
+                    {"type": "DisruptionTarget", "status": "True", "reason": "DevicesTakenBack", "message": why},
+                ]},
+            });
+            let uid = pod.uid.clone();
+            self.start(workload, |writer| async move {
+                let result = async {
+                    let change = writer.strategic::<Pod>(&status, &disrupted).await?;
+                    writer.delete(&target, &uid).await?;
+                    Ok(change)
+                };
+                super::pods::one(result.await)
+            });
+        }
+    }
+}

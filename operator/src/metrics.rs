@@ -1,0 +1,88 @@
+//! The operator's metrics, and the only place that knows the library.
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::engine::Failure;
+
+/// All metrics; clones count together.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    /// How long a cycle takes, from the picture to the writes it starts.
+    pub cycle_seconds: Histogram,
+    /// Jobs and pods that wait, by tenant.
+    pub waiting: IntGaugeVec,
+    /// Units held, by tenant; 56 are one GPU.
+    pub used_units: IntGaugeVec,
+    /// Decisions, by what was decided.
+    pub decisions: IntCounterVec,
+    /// Jobs and pods taken back, by reason.
+    pub take_backs: IntCounterVec,
+    writes: IntCounterVec,
+    /// 1 while this process decides.
+    pub leader: IntGauge,
+}
+
+impl Metrics {
+    /// Fresh metrics; the error says which one is declared wrongly.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let vec = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| -> Result<IntGaugeVec, prometheus::Error> {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let build =
+            gauges("vingt_build_info", "The version of the operator; always 1.", &["component", "version"])?;
+        build.with_label_values(&["operator", env!("CARGO_PKG_VERSION")]).set(1);
+        let leader = IntGauge::new("vingt_operator_leader", "Whether this process decides.")?;
+        registry.register(Box::new(leader.clone()))?;
+        let buckets = vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+        let cycle = HistogramOpts::new("vingt_operator_cycle_seconds", "How long one planning cycle takes.");
+        let cycle_seconds = Histogram::with_opts(cycle.buckets(buckets))?;
+        registry.register(Box::new(cycle_seconds.clone()))?;
+        Ok(Self {
+            cycle_seconds,
+            waiting: gauges("vingt_operator_waiting", "Jobs and pods that wait for devices.", &["tenant"])?,
+            used_units: gauges(
+                "vingt_tenant_used_units",
+                "Units held by a tenant; 56 are one GPU.",
+                &["tenant"],
+            )?,
+            decisions: vec("vingt_operator_decisions_total", "Jobs and pods admitted.", &["kind"])?,
+            take_backs: vec("vingt_operator_take_backs_total", "Jobs and pods taken back.", &["reason"])?,
+            writes: vec(
+                "vingt_operator_api_requests_total",
+                "Requests to the API server.",
+                &["kind", "result"],
+            )?,
+            leader,
+            registry,
+        })
+    }
+
+    /// Counts a request.
+    pub fn count_write(&self, kind: &str, failure: Option<&Failure>) {
+        let result = match failure {
+            None => "ok",
+            Some(Failure::Stale) => "stale",
+            Some(Failure::Refused(_) | Failure::Invalid(_)) => "refused",
+            Some(Failure::Unknown(_)) => "unknown",
+        };
+        self.writes.with_label_values(&[kind, result]).inc();
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        let mut buffer = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut buffer)?;
+        Ok(String::from_utf8_lossy(&buffer).into_owned())
+    }
+}

@@ -1,0 +1,94 @@
+//! `vingt-operator run`: take part in the election, and decide while leading.
+
+use anyhow::{Context as _, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::RunArgs;
+use crate::client::connect;
+use crate::engine::{Engine, Setup, Writer};
+use crate::http::{self, Health};
+use crate::lease::Candidate;
+use crate::metrics::Metrics;
+use crate::world::watch_all;
+
+/// Runs until told to stop, or until the lease is lost, which is an error.
+pub async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let metrics = Metrics::new().context("metrics")?;
+    let health = Health::default();
+    let server = tokio::spawn(http::serve(args.http_address, health.clone(), metrics.clone(), stop.clone()));
+    stop_on_signals(&stop)?;
+
+    let client = connect().await?;
+    // A candidate that waits is ready to take over; once it leads, it is ready when it sees everything.
+    health.set_ready(true);
+    let identity =
+        args.identity.unwrap_or_else(|| format!("{}-{}", vingt_crds::names::OPERATOR, std::process::id()));
+    let mut candidate =
+        Candidate::enter(client.clone(), &args.namespace, &args.lease_name, &identity).await?;
+    tokio::select! {
+        won = candidate.won() => won?,
+        () = stop.cancelled() => {
+            candidate.leave().await;
+            return finished(server).await;
+        }
+    }
+    tracing::info!(%identity, "leading");
+    metrics.leader.set(1);
+    health.set_ready(false);
+
+    // Only now: lists taken from here on hold everything that the leader before wrote.
+    let (to, changes) = mpsc::unbounded_channel();
+    let watches = watch_all(&client, &to);
+    drop(to);
+    let ready = health.clone();
+    let engine = Engine::new(Setup {
+        writer: Writer::new(client, metrics.clone()),
+        changes,
+        namespace: args.namespace,
+        identity,
+        metrics: metrics.clone(),
+        synced: Box::new(move || {
+            tracing::info!("all kinds are listed");
+            ready.set_ready(true);
+        }),
+    });
+    let lost = tokio::select! {
+        () = candidate.lost() => true,
+        () = engine.run(stop.clone()) => false,
+    };
+    drop(watches);
+    metrics.leader.set(0);
+    if lost {
+        bail!("the lease is lost: another process may lead now");
+    }
+    candidate.leave().await;
+    finished(server).await
+}
+
+async fn finished(server: tokio::task::JoinHandle<anyhow::Result<()>>) -> anyhow::Result<()> {
+    server.await.context("the HTTP server ended unexpectedly")?
+}
+
+/// The first SIGTERM or SIGINT stops in good order, the second at once.
+fn stop_on_signals(stop: &CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if stop.is_cancelled() {
+                tracing::warn!("told to stop a second time: ending at once");
+                std::process::exit(1);
+            }
+            stop.cancel();
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! From what the API server holds to the core's snapshot: who waits for what,
+//! what there is, and what is held. Nothing is decided and nothing written here.
+
+pub mod ask;
+pub mod layout;
+pub mod members;
+pub mod occupancy;
+pub mod pods;
+mod selector;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vingt_core::model::{Node, PodShape, Snapshot, Workload};
+
+use crate::tenants::{self, Tenancy};
+use crate::world::{Key, Pod, World};
+use layout::Layout;
+use members::Members;
+use occupancy::{Pending, occupancy};
+use pods::{PodNeeds, PodStage, pod_workload};
+
+/// A snapshot, and what its parts stand for.
+#[derive(Default)]
+pub struct Picture {
+    /// What the core plans from.
+    pub snapshot: Snapshot,
+    /// What each of the waiting workloads is.
+    pub subjects: Vec<Subject>,
+    /// Gated pods, with how far they are; those to be planned are among the subjects.
+    pub stages: BTreeMap<Key, PodStage>,
+}
+
+/// A workload that waits.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Subject {
+    /// A pod.
+    Pod(Key, PodNeeds),
+    /// A `TrainingJob`.
+    Gang(Key),
+}
+
+/// What is known besides the objects.
+pub struct Known<'a> {
+    /// Whose namespaces are whose.
+    pub tenancy: &'a Tenancy,
+    /// The pods of the jobs.
+    pub members: &'a Members,
+    /// Decisions being written, by workload.
+    pub pending: &'a BTreeMap<String, Pending>,
+    /// Nodes that did not work out for the pods of a controller, by its UID.
+    pub avoid: BTreeMap<&'a str, &'a BTreeSet<String>>,
+}
+
+/// Takes the picture. `layout` lends its GPUs to the snapshot: put
+/// them back when the plan is carried out.
+pub fn take(world: &World, layout: &mut Layout, known: &Known<'_>) -> Picture {
+    layout.refresh(&world.slices);
+    let held = occupancy(world, known.tenancy, known.members, known.pending);
+    let mut picture = Picture::default();
+    let snapshot = &mut picture.snapshot;
+    snapshot.nodes = nodes(world, layout, &held);
+    snapshot.gpus = std::mem::take(&mut layout.gpus);
+    for gpu in &mut snapshot.gpus {
+        gpu.used.fill(0);
+        gpu.blocked = !layout.complete[gpu.node.0 as usize];
+    }
+    let used = held.enter(layout, &mut snapshot.gpus, &mut snapshot.nodes);
+    snapshot.tenants = tenants::limits(world);
+    for (name, tenant) in &mut snapshot.tenants {
+        tenant.used = used.get(name).copied().unwrap_or(0);
+    }
+    for (key, pod) in world.pods.iter().filter(|(_, pod)| pod.gated() && !pod.ended && !pod.deleting) {
+        let pending = known.pending.contains_key(&pod_workload(key));
+        if known.members.gang_of(key).is_none() && !pending {
+            let stage = stage(key, pod, world, layout, known, &mut picture);
+            picture.stages.insert(key.clone(), stage);
+        }
+    }
+    picture.snapshot.device_sets.clone_from(&layout.sets);
+    picture
+}
+
+impl Picture {
+    /// Adds a workload that waits.
+    pub fn enter(&mut self, subject: Subject, workload: Workload) {
+        self.subjects.push(subject);
+        self.snapshot.waiting.push(workload);
+    }
+}
+
+fn nodes(world: &World, layout: &Layout, held: &occupancy::Occupancy) -> Vec<Node> {
+    let node = |(name, complete): (&String, &bool)| {
+        let Some(node) = world.nodes.get(&Key::new("", name)) else {
+            return Node { name: name.clone(), ..Node::default() };
+        };
+        Node {
+            name: name.clone(),
+            labels: node.labels.clone(),
+            taints: node.taints.clone(),
+            schedulable: node.usable && *complete,
+            allocatable: node.allocatable.clone(),
+            requested: held.requested(name),
+        }
+    };
+    layout.nodes.iter().zip(&layout.complete).map(node).collect()
+}
+
+/// How far a gated pod is; one that is to be planned is entered as waiting.
+fn stage(
+    key: &Key,
+    pod: &Pod,
+    world: &World,
+    layout: &mut Layout,
+    known: &Known<'_>,
+    picture: &mut Picture,
+) -> PodStage {
+    let stage = pods::stage(key, pod, world);
+    let PodStage::Plan(needs) = &stage else { return stage };
+    let Some(tenant) = known.tenancy.tenant(&key.namespace) else {
+        return PodStage::Waits(no_tenant(&key.namespace));
+    };
+    let scheduling = pod.scheduling.as_deref().cloned().unwrap_or_default();
+    let requests = pods::refuse_two_partitions(key, pod, &scheduling, &needs.claims, layout)
+        .and_then(|()| pods::requests(&needs.claims, layout));
+    let requests = match requests {
+        Ok(requests) => requests,
+        Err(why) => return PodStage::Waits(why),
+    };
+    let server = known.members.server_of(key).and_then(|server| world.inference_jobs.get(server));
+    let workload = Workload {
+        key: pod_workload(key),
+        tenant: tenant.to_owned(),
+        priority: server.map_or(scheduling.priority, |server| server.spec.priority),
+        queued_ms: pod.created_ms,
+        not_before_ms: 0,
+        avoid: pod
+            .owner
+            .as_ref()
+            .and_then(|owner| known.avoid.get(owner.uid.as_str()))
+            .map_or_else(BTreeSet::new, |nodes| (*nodes).clone()),
+        pods: 1,
+        shape: PodShape {
+            resources: pod.requests.clone(),
+            node_terms: scheduling.node_terms,
+            tolerations: scheduling.tolerations,
+            pinned: needs.node.clone(),
+            requests,
+        },
+    };
+    picture.enter(Subject::Pod(key.clone(), needs.clone()), workload);
+    stage
+}
+
+/// Why something in a namespace of no tenant waits.
+pub fn no_tenant(namespace: &str) -> String {
+    format!(
+        "namespace {namespace} belongs to no tenant: a cluster administrator adds it to a Tenant (`kubectl get tenants`)"
+    )
+}
