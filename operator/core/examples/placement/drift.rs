@@ -70,7 +70,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
                 tables.pop();
                 let mut told = Told { player: &mut player, tables, every: options.arrivals };
                 run_watched(&trace, SIZE.len(), 0, &mut told, |id, job, placed| {
-                    count(id, placed, SIZE[job.demand])
+                    count(id, placed, SIZE[job.demand]);
                 });
             }));
         }
@@ -83,10 +83,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             movable: 1.0,
             seed,
         };
-        let mut played = Played::new(setup, Some(Effort::ONLINE))?;
+        let mut played = Played::new(&setup, Some(Effort::ONLINE))?;
         ours.push(blocks(&trace, options.block, |count| {
             run_watched(&trace, SIZE.len(), 0, &mut played, |id, job, placed| {
-                count(id, placed, SIZE[job.demand])
+                count(id, placed, SIZE[job.demand]);
             });
         }));
         fallen += played.fallen_back();
@@ -96,12 +96,12 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let mut longest = 0;
     let mut run_now = 0;
     let mut lines = Vec::new();
-    for phase in 0..phases.len() {
+    for (phase, share) in shares.iter().enumerate() {
         let span = phase * per_phase..(phase + 1) * per_phase;
         let total =
             |runs: &Vec<Vec<f64>>| runs.iter().map(|run| run[span.clone()].iter().sum::<f64>()).sum::<f64>();
         let best = (0..COUNTED).max_by(|&a, &b| total(&rules[a]).total_cmp(&total(&rules[b]))).unwrap_or(0);
-        let name = ground.rules(&shares[phase])[best].0;
+        let name = ground.rules(share)[best].0;
         println!(
             "{}: best rule {name}; the default places {:+.2} % of what it does",
             options.mixes[phase],
@@ -132,10 +132,11 @@ struct Told<'a> {
 
 impl vingt_core::simulate::Placer for Told<'_> {
     fn arrive(&mut self, now: f64, id: u32, job: vingt_core::simulate::Job) -> bool {
-        if id > 0 && (id as usize).is_multiple_of(self.every) {
-            if let Some(next) = self.tables.pop() {
-                self.player.switch(&next);
-            }
+        if id > 0
+            && (id as usize).is_multiple_of(self.every)
+            && let Some(next) = self.tables.pop()
+        {
+            self.player.switch(&next);
         }
         self.player.arrive(now, id, job)
     }

@@ -85,9 +85,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
                 &unknown,
                 SIZE.len(),
                 WARMUP,
-                &mut Played::new(blind, Some(Effort::ONLINE))?,
+                &mut Played::new(&blind, Some(Effort::ONLINE))?,
             ));
-            ours[1].runs.push(play(&known, DEMANDS, WARMUP, &mut Played::new(aware, Some(Effort::ONLINE))?));
+            ours[1].runs.push(play(&known, DEMANDS, WARMUP, &mut Played::new(&aware, Some(Effort::ONLINE))?));
             top.runs.push(play(&known, DEMANDS, WARMUP, &mut Repack::new(&fit, GPUS as u64, DEMANDS)));
         }
         let best = best(&rows[..COUNTED]).clone();

@@ -66,7 +66,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             cards::HOPPER.iter().map(|p| (p.compute as f64, p.memory as f64)).collect();
         let demand = |task: &Task| mapping.partition(task.share, &sizes);
         let mut share = [0.0; 6];
-        tasks.iter().for_each(|task| share[demand(task)] += f64::from(task.gpus));
+        for task in &tasks {
+            share[demand(task)] += f64::from(task.gpus);
+        }
         println!("{path}, {name}: shares {:.3?}", share.map(|n| n / share.iter().sum::<f64>()));
         written.push(filled(options, &ground, name, &tasks, &share, &demand)?);
         written.push(lived(options, &ground, name, &share)?);
@@ -112,7 +114,7 @@ fn filled(
         for (_, table) in &rules {
             placers.push(Box::new(Player::new(table, &gpus, &SIZE, 0.0)));
         }
-        placers.push(Box::new(Played::new(setup(options.gpus, seed), None)?));
+        placers.push(Box::new(Played::new(&setup(options.gpus, seed), None)?));
         placers.push(Box::new(Repack::new(&ground.fit, options.gpus as u64, SIZE.len())));
         for ((_, of), placer) in held.iter_mut().zip(&mut placers) {
             of.push(fill(&jobs, placer.as_mut(), slices));
@@ -140,7 +142,7 @@ fn lived(options: &Options, ground: &Ground, name: &str, share: &[f64]) -> anyho
         for ((_, table), row) in rules.iter().zip(&mut rows) {
             row.runs.push(play(&trace, SIZE.len(), WARMUP, &mut Player::new(table, &[0; GPUS], &SIZE, 0.0)));
         }
-        let mut played = Played::new(setup(GPUS, seed), Some(Effort::ONLINE))?;
+        let mut played = Played::new(&setup(GPUS, seed), Some(Effort::ONLINE))?;
         ours.runs.push(play(&trace, SIZE.len(), WARMUP, &mut played));
         top.runs.push(play(
             &trace,

@@ -23,7 +23,7 @@ impl Row {
     }
 
     pub fn acceptances(&self) -> Vec<f64> {
-        self.samples(|run| by_slices(run))
+        self.samples(by_slices)
     }
 
     pub fn acceptance(&self) -> f64 {
@@ -52,7 +52,6 @@ fn by_slices(run: &Counts) -> f64 {
     run.acceptance(&size)
 }
 
-#[allow(clippy::cast_precision_loss)]
 fn total(run: &Counts, of: &[u64], demand: usize) -> f64 {
     (0..run.offered.len()).filter(|other| other % SIZE.len() == demand).map(|other| of[other] as f64).sum()
 }

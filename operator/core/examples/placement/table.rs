@@ -112,7 +112,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
                     movable: options.movable,
                     seed,
                 };
-                let mut played = Played::new(setup, *effort)?;
+                let mut played = Played::new(&setup, *effort)?;
                 row.runs.push(play(&trace, SIZE.len(), options.warmup, &mut played));
                 fallen += played.fallen_back();
             }

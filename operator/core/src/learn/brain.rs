@@ -136,14 +136,14 @@ impl Brain {
             self.learnt = false;
             self.shadows.forget();
         }
-        if changed || self.since_change % REFRESH_EVERY == 0 {
+        if changed || self.since_change.is_multiple_of(REFRESH_EVERY) {
             self.refresh();
         }
-        if self.since_switch % LOOK_EVERY == 0 {
+        if self.since_switch.is_multiple_of(LOOK_EVERY) {
             self.look();
         }
         let since = self.since_change;
-        let due = LEARN_AT.contains(&since) || (since > LEARN_AT[1] && since % LEARN_EVERY == 0);
+        let due = LEARN_AT.contains(&since) || (since > LEARN_AT[1] && since.is_multiple_of(LEARN_EVERY));
         if due { self.lesson() } else { None }
     }
 
@@ -167,7 +167,7 @@ impl Brain {
         if !self.learnt && self.since_change < LEARN_AT[1] {
             self.adopt(prior::CONSTANTS.weights(&self.features, &share, &self.setup.worth));
         }
-        if self.since_change % (4 * REFRESH_EVERY) == 0 {
+        if self.since_change.is_multiple_of(4 * REFRESH_EVERY) {
             let rule = Table::of_values(&self.states, Values::fragmentation(&self.states, &share));
             self.shadows.switch(FRAGMENTATION, &rule);
             self.rules[FRAGMENTATION - 1] = rule;

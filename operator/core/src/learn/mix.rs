@@ -59,7 +59,9 @@ impl Mix {
         self.elapsed *= keep;
         self.held[demand] += f64::from(u8::from(placed));
         for (counts, window) in [(&mut self.long, LONG), (&mut self.short, SHORT)] {
-            counts.iter_mut().for_each(|count| *count *= 1.0 - 1.0 / window);
+            for count in counts.iter_mut() {
+                *count *= 1.0 - 1.0 / window;
+            }
             counts[demand] += 1.0;
         }
         let changed = self.differs();

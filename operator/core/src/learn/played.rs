@@ -18,7 +18,7 @@ pub struct Played {
 
 impl Played {
     /// Empty; lessons are taken with `effort`, or not at all.
-    pub fn new(setup: Setup, effort: Option<Effort>) -> Result<Self, SpaceError> {
+    pub fn new(setup: &Setup, effort: Option<Effort>) -> Result<Self, SpaceError> {
         let brain = Brain::new(setup.clone())?;
         let player = Player::new(brain.table(), &setup.gpus, &setup.worth, setup.moves);
         Ok(Self { player, brain, effort, fallen: 0 })

@@ -81,7 +81,9 @@ impl Problem {
         let mut random = Random::new(seed);
         let mut centre: Vec<f64> = start.iter().zip(&scale).map(|(weight, scale)| weight * scale).collect();
         let length = centre.iter().map(|x| x * x).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
-        centre.iter_mut().for_each(|x| *x /= length);
+        for x in &mut centre {
+            *x /= length;
+        }
         let mut width = vec![SPREAD / (centre.len() as f64).sqrt(); centre.len()];
         let unscaled =
             |point: &[f64]| point.iter().zip(&scale).map(|(x, scale)| x / scale).collect::<Vec<f64>>();

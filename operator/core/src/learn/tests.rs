@@ -168,7 +168,7 @@ fn a_table_that_does_harm_gives_way_to_a_rule_and_comes_back_when_it_is_better()
 #[test]
 fn the_same_seed_makes_the_same_decisions() {
     let trace = Trace::poisson(6, &[Phase::new(&SMALL, 3_000)], &SIZE, 240.0, 1.0);
-    let play = || run(&trace, 6, 0, &mut Played::new(setup(9), Some(QUICK)).unwrap());
+    let play = || run(&trace, 6, 0, &mut Played::new(&setup(9), Some(QUICK)).unwrap());
     assert_eq!(play(), play());
 }
 

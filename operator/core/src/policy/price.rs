@@ -21,32 +21,32 @@ pub const SPAN: f64 = 8.0;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Price {
     share: f64,
-    price: f64,
+    asked: f64,
     left: f64,
 }
 
 impl Price {
     /// At most `share` moves for each placed job; 1 or more is no limit, 0 no moves.
     pub fn new(share: f64) -> Self {
-        Self { share, price: if share < 1.0 { SPAN / 2.0 } else { f64::NEG_INFINITY }, left: 0.0 }
+        Self { share, asked: if share < 1.0 { SPAN / 2.0 } else { f64::NEG_INFINITY }, left: 0.0 }
     }
 
     /// Whether a move may be made at all for a job that is worth `worth` slices.
     pub fn allows(&self, worth: f64) -> bool {
-        self.share >= 1.0 || (self.left >= 1.0 && worth >= self.price)
+        self.share >= 1.0 || (self.left >= 1.0 && worth >= self.asked)
     }
 
     /// Whether to make a move that brings a job worth `worth` slices, and lets the value of the cluster, which
     /// spans [`SPAN`], drop by `cost`.
     pub fn accepts(&self, worth: f64, cost: f64) -> bool {
-        self.allows(worth) && worth - HELD_AGAINST * cost >= self.price
+        self.allows(worth) && worth - HELD_AGAINST * cost >= self.asked
     }
 
     /// A job was placed.
     pub fn placed(&mut self) {
         self.left = (self.left + self.share).min(SAVED);
         if self.share < 1.0 {
-            self.price = (self.price - STEP * self.share).max(0.0);
+            self.asked = (self.asked - STEP * self.share).max(0.0);
         }
     }
 
@@ -54,7 +54,7 @@ impl Price {
     pub fn moved(&mut self) {
         self.left -= 1.0;
         if self.share < 1.0 {
-            self.price += STEP;
+            self.asked += STEP;
         }
     }
 }

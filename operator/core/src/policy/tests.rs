@@ -195,9 +195,9 @@ fn every_move(cluster: &Cluster, values: &Values, demand: Demand, movable: &[u64
     let space = cluster.space();
     let value = |state: State| values.of_class(space.class(state));
     let mut best: Option<f64> = None;
-    for gpu in 0..cluster.gpus() {
+    for (gpu, &movable) in movable.iter().enumerate() {
         let before = cluster.state(gpu);
-        for device in Bits(movable[gpu] & space.devices(before)) {
+        for device in Bits(movable & space.devices(before)) {
             let lifted = space.take(before, device);
             let kind = space.cards()[0].devices[device].serves.trailing_zeros() as usize;
             // As the policy does: the waiting job takes its best place on that GPU, and only then the other.

@@ -59,14 +59,14 @@ pub fn run_watched(
     mut watch: impl FnMut(u32, Job, bool),
 ) -> Counts {
     let mut counts = Counts { offered: vec![0; demands], accepted: vec![0; demands], moves: 0 };
-    let mut placed = vec![false; trace.jobs.len()];
+    let mut running = vec![false; trace.jobs.len()];
     let mut moves_before = 0;
     for &(now, event) in &trace.events {
         match event {
             Event::Arrival(id) => {
                 let job = trace.jobs[id as usize];
                 let accepted = placer.arrive(now, id, job);
-                placed[id as usize] = accepted;
+                running[id as usize] = accepted;
                 watch(id, job, accepted);
                 if id as usize >= warmup {
                     counts.offered[job.demand] += 1;
@@ -76,7 +76,7 @@ pub fn run_watched(
                 }
             }
             Event::Departure(id) => {
-                if placed[id as usize] {
+                if running[id as usize] {
                     placer.depart(now, id, trace.jobs[id as usize]);
                 }
             }

@@ -1,6 +1,8 @@
 //! The loss system against known results, and the trace readers against what
 //! people feed them.
 
+#![allow(clippy::cast_precision_loss)] // small numbers
+
 use std::sync::Arc;
 
 use super::openb::{Mapping, OpenbError, parse};
@@ -51,7 +53,7 @@ fn a_trace_holds_the_load_it_was_asked_for() {
         match event {
             Event::Arrival(id) => started[id as usize] = time,
             Event::Departure(id) => {
-                held += SIZE[trace.jobs[id as usize].demand] * (time - started[id as usize])
+                held += SIZE[trace.jobs[id as usize].demand] * (time - started[id as usize]);
             }
         }
     }

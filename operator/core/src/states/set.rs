@@ -90,7 +90,7 @@ impl GpuSet {
 }
 
 /// The positions of the bits that are set, lowest first.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Bits(pub u64);
 
 impl Iterator for Bits {

@@ -61,8 +61,9 @@ impl Configurations {
         let bound = cover(&self.0, counts)?;
         let worth: f64 = counts.iter().zip(&bound.price).map(|(&count, price)| to_f64(count) * price).sum();
         let least = whole((worth - 1e-6).ceil());
-        // One GPU for each job is enough, so this ends.
-        (least..).find(|&gpus| self.fit_around(counts, gpus, &bound) || self.fit_all(counts, gpus, &bound))
+        // One GPU for each job is enough.
+        (least..=counts.iter().sum())
+            .find(|&gpus| self.fit_around(counts, gpus, &bound) || self.fit_all(counts, gpus, &bound))
     }
 
     /// Whether `gpus` are enough if the integer part of the bound's solution is kept.
