@@ -9,6 +9,8 @@ use serde_json::json;
 use vingt_core::policy::{Features, prior};
 use vingt_core::simulate::{Phase, Player, Random, Table, Trace, run as play};
 
+use vingt_core::states::GpuSet;
+
 use crate::mixes::{Ground, MIXES, SIZE, SLICES};
 use crate::report::write;
 
@@ -59,6 +61,12 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         let choose = per_decision(&mut |demand| {
             black_box(table.ranking.choose(&cluster, black_box(demand)));
         });
+        // As when half of the GPUs are on nodes that will not do.
+        let mut eligible = GpuSet::new(gpus);
+        (0..gpus).filter(|gpu| gpu / 8 % 2 == 0).for_each(|gpu| eligible.insert(gpu));
+        let among = per_decision(&mut |demand| {
+            black_box(table.ranking.choose_among(&cluster, black_box(demand), &eligible));
+        });
         // A decision with its consequences: placed, and taken off again.
         let mut cluster = cluster.clone();
         let place = per_decision(&mut |demand| {
@@ -68,9 +76,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             }
         });
         println!(
-            "{gpus:>6} GPUs: {choose:.0} ns to decide, {place:.0} ns to decide, place and take off again"
+            "{gpus:>6} GPUs: {choose:.0} ns to decide, {among:.0} ns among half of them, {place:.0} ns to decide, place and take off again"
         );
-        lines.push(json!({ "gpus": gpus, "decide_ns": choose, "place_and_take_ns": place }));
+        lines.push(json!({ "gpus": gpus, "decide_ns": choose, "decide_among_half_ns": among, "place_and_take_ns": place }));
     }
     write(options.json.as_deref(), &json!(lines))
 }

@@ -2,7 +2,7 @@
 //! are tried, for each state and demand the device.
 
 use crate::states::set::Bits;
-use crate::states::{Class, Cluster, Demand, Space, State};
+use crate::states::{Class, Cluster, Demand, GpuSet, Space, State};
 
 use super::Policy;
 
@@ -80,6 +80,22 @@ impl Ranking {
             }
         }
         self.spot(cluster, demand, gpu)
+    }
+
+    /// The same among the GPUs of `eligible`, which has the bound of the cluster's sets.
+    pub fn choose_among(&self, cluster: &Cluster, demand: Demand, eligible: &GpuSet) -> Option<Spot> {
+        let mut found: Option<(u16, usize)> = None;
+        for &(class, group) in &self.order[demand] {
+            if found.is_some_and(|(best, _)| best != group) {
+                break;
+            }
+            if cluster.present(class)
+                && let Some(gpu) = cluster.members(class).first_common(eligible)
+            {
+                found = Some((group, found.map_or(gpu, |(_, other)| gpu.min(other))));
+            }
+        }
+        self.spot(cluster, demand, found?.1)
     }
 
     /// The same, but not on `gpu`.

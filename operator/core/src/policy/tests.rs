@@ -9,7 +9,7 @@ use super::*;
 use crate::simulate::Random;
 use crate::simulate::cards;
 use crate::states::set::Bits;
-use crate::states::{Card, Cluster, State};
+use crate::states::{Card, Cluster, GpuSet, State};
 
 const DEMANDS: usize = 6;
 const SIZE: [f64; DEMANDS] = [1.0, 2.0, 2.0, 4.0, 4.0, 8.0];
@@ -40,10 +40,15 @@ fn learnt(space: &Arc<Space>) -> Values {
 }
 
 /// The cheapest place by looking at every device of every GPU.
-fn by_looking(policy: &dyn Policy, cluster: &Cluster, demand: Demand) -> Option<(f64, usize, usize)> {
+fn by_looking(
+    policy: &dyn Policy,
+    cluster: &Cluster,
+    demand: Demand,
+    eligible: &GpuSet,
+) -> Option<(f64, usize, usize)> {
     let space = cluster.space();
     let mut best: Option<(f64, usize, usize)> = None;
-    for gpu in 0..cluster.gpus() {
+    for gpu in eligible.iter() {
         let state = cluster.state(gpu);
         for device in space.ways(state, demand) {
             let to = space.class(space.put(state, device).unwrap());
@@ -150,9 +155,15 @@ proptest! {
         ];
         for (space, policy) in policies {
             let cluster = cluster(space, gpus, seed, fullness);
-            let found = Ranking::new(space, policy.as_ref()).choose(&cluster, demand);
-            let expected = by_looking(policy.as_ref(), &cluster, demand);
-            prop_assert_eq!(found.map(|spot| (spot.gpu, spot.device)), expected.map(|(_, gpu, device)| (gpu, device)));
+            let ranking = Ranking::new(space, policy.as_ref());
+            let (mut all, mut some) = (GpuSet::new(gpus), GpuSet::new(gpus));
+            (0..gpus).for_each(|gpu| all.insert(gpu));
+            (0..gpus).filter(|gpu| seed >> (gpu % 64) & 1 == 1).for_each(|gpu| some.insert(gpu));
+            let place = |found: Option<Spot>| found.map(|spot| (spot.gpu, spot.device));
+            let looked = |among| by_looking(policy.as_ref(), &cluster, demand, among).map(|(_, gpu, device)| (gpu, device));
+            let found = ranking.choose(&cluster, demand);
+            prop_assert_eq!(place(found), looked(&all));
+            prop_assert_eq!(place(ranking.choose_among(&cluster, demand, &some)), looked(&some));
             if let Some(spot) = found {
                 prop_assert_eq!(space.put(cluster.state(spot.gpu), spot.device), Some(spot.after));
             }

@@ -3,6 +3,7 @@
 //! at the states that are present, never at the GPUs one by one.
 //!
 //! - [`card`]: a sort of GPU: what there is of each counter, what each device takes.
+//! - [`catalog`]: the cards of a cluster as it is published.
 //! - [`space`]: every state of some cards, and the classes of states that nothing can tell apart.
 //! - [`set`]: sets of GPUs.
 //! - [`cluster`]: which GPU is in which state.
@@ -11,6 +12,7 @@
 //! Which state is worth what is not decided here, but in [`crate::policy`].
 
 pub mod card;
+pub mod catalog;
 pub mod cluster;
 pub mod fit;
 pub mod lump;
@@ -21,6 +23,7 @@ pub mod space;
 mod tests;
 
 pub use card::{Card, CardDevice};
+pub use catalog::Catalog;
 pub use cluster::Cluster;
 pub use set::GpuSet;
 pub use space::{Class, Demand, Space, SpaceError, State};

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use super::fit::Fit;
 use super::set::Bits;
 use super::*;
+use crate::model::{Device, Gpu};
 use crate::simulate::Random;
 use crate::simulate::cards::{self, A30, HOPPER, MEDIA};
 
@@ -95,6 +96,37 @@ fn two_sorts_of_cards_share_one_space() {
     assert_eq!(cluster.on(space.clone()).state(1), cluster.state(1));
     cluster.take(1, device);
     assert_eq!(cluster.state(1), space.empty(1));
+}
+
+#[test]
+fn gpus_of_a_snapshot_are_sorted_into_cards() {
+    let gpu = |card: &Card, names: &[&str]| Gpu {
+        capacity: card.capacity.clone(),
+        devices: card
+            .devices
+            .iter()
+            .map(|device| Device {
+                kind: names[device.serves.trailing_zeros() as usize].to_owned(),
+                consumes: device.consumes.clone(),
+                units: 7 * u64::from(device.serves.trailing_zeros()) + 8,
+                ..Device::default()
+            })
+            .collect(),
+        ..Gpu::default()
+    };
+    let hopper: Vec<&str> = HOPPER.iter().map(|profile| profile.name).collect();
+    let (large, small) = (cards::hopper(), cards::card(&A30, 4, 4));
+    let gpus = [gpu(&large, &hopper), gpu(&small, &["1g", "2g", "whole"]), gpu(&large, &hopper)];
+    let catalog = Catalog::of(&gpus);
+    assert_eq!(catalog.card_of, [0, 1, 0]);
+    assert_eq!(catalog.kinds, ["1g", "1g-double", "2g", "3g", "4g", "7g", "whole"]);
+    assert!((catalog.worth[5] - 43.0 / 7.0).abs() < 1e-12);
+    let space = Space::new(&catalog.cards, catalog.kinds.len()).unwrap();
+    let state = catalog.state(&space, 2, 1 << 17).unwrap();
+    assert_eq!(space.free_slices(state), 0);
+    assert_eq!(catalog.state(&space, 2, 1 << 17 | 1), None);
+    // The smaller card has no whole-GPU partition of the larger.
+    assert!(space.ways(space.empty(1), 5).next().is_none() && space.ways(space.empty(1), 6).next().is_some());
 }
 
 /// The counts that one GPU holds: of every state, without looking at how `Fit` does it.
