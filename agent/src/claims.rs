@@ -112,6 +112,18 @@ pub fn decision(claim: &ResourceClaim, node: &str) -> Result<DecisionRecord, Not
     Ok(record)
 }
 
+/// Whether a claim may still be in use on this node, whatever its decision record says.
+///
+/// The record says what may be made, not what must go: it is taken off claims in use when vingt is
+/// uninstalled.
+pub fn is_held(claim: &ResourceClaim, node: &str) -> bool {
+    let Some(status) = &claim.status else { return false };
+    let devices = status.allocation.as_ref().and_then(|allocation| allocation.devices.as_ref());
+    let mut results = devices.into_iter().flat_map(|devices| devices.results.iter().flatten());
+    results.any(|result| result.driver == names::DRIVER && result.pool == node)
+        || status.reserved_for.as_ref().is_some_and(|users| !users.is_empty())
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use k8s_openapi::api::resource::v1::{

@@ -62,6 +62,9 @@ pub struct RunOptions {
     /// The node's /proc.
     #[arg(long, env = "VINGT_PROC_ROOT", default_value = "/proc")]
     pub proc_root: PathBuf,
+    /// The node's /sys.
+    #[arg(long, env = "VINGT_SYS_ROOT", default_value = "/sys")]
+    pub sys_root: PathBuf,
     /// Root under which the driver's files lie, as the agent sees it.
     #[arg(long, env = "VINGT_DRIVER_ROOT", default_value = "/")]
     pub driver_root: PathBuf,

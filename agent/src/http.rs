@@ -35,7 +35,8 @@ pub fn router(pages: Pages) -> Router {
 async fn readyz(State(pages): State<Pages>) -> (StatusCode, String) {
     let reasons = pages.readiness.why_not();
     if reasons.is_empty() {
-        return (StatusCode::OK, "ok\n".to_owned());
+        let nothing = pages.readiness.why_nothing().map(|why| format!(": {why}")).unwrap_or_default();
+        return (StatusCode::OK, format!("ok{nothing}\n"));
     }
     (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
 }

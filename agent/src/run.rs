@@ -15,9 +15,9 @@ use crate::claims::KubeClaims;
 use crate::cli::{Cli, Command, LogFormat, Output, RunOptions};
 use crate::http::{Pages, router};
 use crate::inventory::{self, Pool};
-use crate::journal::{Found, Journal, JournalError};
+use crate::journal::{Boot, Found, Journal, JournalError};
 use crate::metrics::Metrics;
-use crate::nvml::{Nvml, Session};
+use crate::nvml::{Fault, Nvml, Session};
 use crate::plugin::{self, Sockets};
 use crate::preparer::{Parts, Preparer, Sweep};
 use crate::publish::Publisher;
@@ -31,6 +31,8 @@ const INVENTORY: Duration = Duration::from_secs(10);
 const SWEEP: Duration = Duration::from_secs(30);
 /// How often what failed at the start is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// How often a node without GPUs is looked at.
+const HARDWARE: Duration = Duration::from_secs(5);
 /// How long the parts have to stop.
 const STOP: Duration = Duration::from_secs(20);
 
@@ -101,6 +103,7 @@ async fn run(options: RunOptions) -> anyhow::Result<()> {
     tasks.spawn(
         async move { Ok(axum::serve(listener, router(pages)).with_graceful_shutdown(stop_http).await?) },
     );
+    tasks.spawn(watch_over(nvml.clone(), stop.clone()));
     let node = Node { options, nvml, metrics, readiness, stop: stop.clone() };
     tasks.spawn(node.serve(preparer));
 
@@ -115,6 +118,14 @@ async fn run(options: RunOptions) -> anyhow::Result<()> {
         tracing::warn!("not everything stopped in time; the next start settles the rest");
     }
     Ok(())
+}
+
+/// Fails when the NVML thread has ended, which nothing but a new start of the agent mends.
+async fn watch_over(nvml: Nvml, stop: CancellationToken) -> anyhow::Result<()> {
+    tokio::select! {
+        () = nvml.stopped() => Err(Fault::Stopped.into()),
+        () = stop.cancelled() => Ok(()),
+    }
 }
 
 /// What the parts of a node's agent share.
@@ -133,8 +144,12 @@ impl Node {
             .await
             .context("no way to the API server: set KUBECONFIG, or run in a pod with a service account")?;
         let stop = self.stop.clone();
-        let started = tokio::select! {
-            started = self.preparer(&client) => started?,
+        let start = async {
+            let boot = self.boot().await;
+            Ok::<_, anyhow::Error>((self.preparer(&client, boot.clone()).await?, boot))
+        };
+        let (started, boot) = tokio::select! {
+            started = start => started?,
             () = stop.cancelled() => return Ok(()),
         };
         let preparer = shared.get_or_init(|| started).clone();
@@ -159,7 +174,7 @@ impl Node {
                 .await
                 .context("the kubelet cannot be served")
         });
-        tasks.spawn(self.clone().take_inventory(preparer.clone(), send));
+        tasks.spawn(self.clone().take_inventory(preparer.clone(), boot, send));
         tasks.spawn(self.clone().sweep(preparer));
         while let Some(ended) = tasks.join_next().await {
             ended.context("a part of the agent ended early")??;
@@ -170,12 +185,41 @@ impl Node {
         Ok(())
     }
 
+    /// Tries until the GPUs can be read; then the driver is loaded, and which one can be told.
+    async fn boot(&self) -> Boot {
+        let RunOptions { proc_root, sys_root, .. } = &self.options;
+        loop {
+            if !system::has_nvidia(proc_root, sys_root) {
+                self.nothing_to_serve().await;
+            }
+            match self.nvml.call(Session::inventory).await {
+                Ok(_) => return system::boot(proc_root, sys_root),
+                Err(fault) => {
+                    let why = format!("the journal is not read before the GPUs are: {fault}");
+                    self.wait(Part::Journal, &why).await;
+                }
+            }
+        }
+    }
+
+    /// Waits, ready, until there is something to serve: the agent runs on every node of a cluster
+    /// in which not all have GPUs.
+    async fn nothing_to_serve(&self) {
+        let why = "no NVIDIA GPU on this node";
+        tracing::info!("{why}; there is nothing to serve");
+        self.readiness.nothing_to_serve(Some(why.to_owned()));
+        while !system::has_nvidia(&self.options.proc_root, &self.options.sys_root) {
+            tokio::time::sleep(HARDWARE).await;
+        }
+        tracing::info!("there is an NVIDIA GPU now");
+        self.readiness.nothing_to_serve(None);
+    }
+
     /// Opens the journal and settles what the last run left; tries until both succeed.
-    async fn preparer(&self, client: &kube::Client) -> anyhow::Result<Preparer> {
+    async fn preparer(&self, client: &kube::Client, boot: Boot) -> anyhow::Result<Preparer> {
         let options = &self.options;
-        let boot_id = system::boot_id(&options.proc_root);
         let (journal, found) = loop {
-            match Journal::open(&options.state_dir, boot_id.clone(), Arc::new(Unobserved)) {
+            match Journal::open(&options.state_dir, boot.clone(), Arc::new(Unobserved)) {
                 Ok(opened) => break opened,
                 Err(JournalError::Io { folder, error }) => {
                     let folder = folder.display();
@@ -213,8 +257,9 @@ impl Node {
     }
 
     async fn wait(&self, part: Part, why: &str) {
-        tracing::warn!("{why}; tried again in {} s", RETRY.as_secs());
-        self.readiness.not_ready(part, why.to_owned());
+        if self.readiness.not_ready(part, why.to_owned()) {
+            tracing::warn!("{why}; tried again every {} s", RETRY.as_secs());
+        }
         tokio::time::sleep(RETRY).await;
     }
 
@@ -222,14 +267,22 @@ impl Node {
     async fn take_inventory(
         self,
         preparer: Preparer,
+        boot: Boot,
         pools: watch::Sender<Option<Pool>>,
     ) -> anyhow::Result<()> {
+        let mut unread = None;
         loop {
+            if system::boot(&self.options.proc_root, &self.options.sys_root).ended(&boot) {
+                // Nothing of ours is left on the GPUs: for the journal this is a reboot.
+                bail!("the NVIDIA driver was loaded anew; the agent must start again");
+            }
             // Ours is what the journal knew before the reading or after it: a claim that came or
             // went meanwhile must not look like somebody else's.
             let mut ours = preparer.journal().targets();
             match self.nvml.call(Session::inventory).await {
                 Ok(inventory) => {
+                    unread = None;
+                    preparer.note_lost(&inventory).await;
                     ours.extend(preparer.journal().targets());
                     let pool = inventory::pool(&inventory, &ours, self.options.allow_mig_mode_switch);
                     self.metrics.pool(&pool);
@@ -250,7 +303,12 @@ impl Node {
                     });
                 }
                 // What is published stays: the devices are not gone because they cannot be read now.
-                Err(fault) => tracing::error!(%fault, "the GPUs cannot be read"),
+                Err(fault) => {
+                    if unread.as_ref() != Some(&fault) {
+                        tracing::error!(%fault, "the GPUs cannot be read");
+                    }
+                    unread = Some(fault);
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(INVENTORY) => {}
@@ -287,5 +345,34 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_agent_ends_with_its_nvml_thread() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let gpus = nvml_emulator::NodeDescription::of("h100-sxm5-80gb", 1, true);
+        nvml_emulator::Emulator::init(folder.path(), &gpus).unwrap();
+        let built = nvml_emulator::library_built_with(&std::env::current_exe().unwrap()).unwrap();
+        let library = folder.path().join("libnvidia-ml.so.1");
+        std::fs::copy(built, &library).unwrap();
+
+        let start = || Nvml::start(library.clone().into_os_string(), "/".into()).unwrap();
+        let (nvml, stop) = (start(), CancellationToken::new());
+        let watching = tokio::spawn(watch_over(nvml.clone(), stop.clone()));
+        nvml.call(Session::inventory).await.unwrap();
+        assert!(!watching.is_finished());
+        let broken = |_: &Session| -> Result<(), Fault> { panic!("as in a bug") };
+        assert_eq!(nvml.call(broken).await, Err(Fault::Stopped));
+        let ended = tokio::time::timeout(Duration::from_secs(10), watching).await.unwrap().unwrap();
+        assert!(ended.unwrap_err().to_string().contains("must be restarted"));
+
+        let watching = tokio::spawn(watch_over(start(), stop.clone()));
+        stop.cancel();
+        tokio::time::timeout(Duration::from_secs(10), watching).await.unwrap().unwrap().unwrap();
     }
 }

@@ -20,6 +20,7 @@ pub enum Part {
 pub struct Readiness {
     nvml: Nvml,
     reasons: Mutex<BTreeMap<Part, String>>,
+    nothing_to_serve: Mutex<Option<String>>,
 }
 
 impl Readiness {
@@ -30,7 +31,8 @@ impl Readiness {
             (Part::Slices, "no slices have been published yet"),
             (Part::Kubelet, "the kubelet has not registered the plugin yet"),
         ];
-        Self { nvml, reasons: Mutex::new(reasons.map(|(part, why)| (part, why.to_owned())).into()) }
+        let reasons = Mutex::new(reasons.map(|(part, why)| (part, why.to_owned())).into());
+        Self { nvml, reasons, nothing_to_serve: Mutex::default() }
     }
 
     /// A part is as it should be.
@@ -38,13 +40,29 @@ impl Readiness {
         self.reasons().remove(&part);
     }
 
-    /// A part is not, and why.
-    pub fn not_ready(&self, part: Part, why: String) {
-        self.reasons().insert(part, why);
+    /// A part is not, and why; tells whether that is news.
+    pub fn not_ready(&self, part: Part, why: String) -> bool {
+        let mut reasons = self.reasons();
+        let news = reasons.get(&part) != Some(&why);
+        reasons.insert(part, why);
+        news
+    }
+
+    /// There is nothing to serve here, and why, in which case the agent is ready; or there is.
+    pub fn nothing_to_serve(&self, why: Option<String>) {
+        *self.nothing_to_serve.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Why there is nothing to serve.
+    pub fn why_nothing(&self) -> Option<String> {
+        self.nothing_to_serve.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Why the agent is not ready; empty when it is. Never waits for the driver.
     pub fn why_not(&self) -> Vec<String> {
+        if self.why_nothing().is_some() {
+            return Vec::new();
+        }
         self.nvml.trouble().into_iter().chain(self.reasons().values().cloned()).collect()
     }
 

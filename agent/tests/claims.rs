@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::Node;
+use k8s_openapi::api::resource::v1::ResourceClaimConsumerReference;
 use vingt_agent::journal::{Created, Found, State};
 use vingt_agent::nvml::Placement;
 use vingt_agent::preparer::{ClaimRef, Preparer, Sweep};
@@ -58,11 +59,18 @@ async fn a_spec_that_was_lost_is_written_again() {
     let spec = node.root.join("cdi").join(&node.specs()[0]);
     let before = std::fs::read_to_string(&spec).unwrap();
     std::fs::remove_file(&spec).unwrap();
+    first.prepare(claim.clone()).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&spec).unwrap(), before);
+    // As is one that says something else, such as an older driver's files.
+    std::fs::write(&spec, "{}").unwrap();
     first.prepare(claim).await.unwrap();
     assert_eq!(std::fs::read_to_string(&spec).unwrap(), before);
     // Also at the start: the folder is emptied at each boot.
     std::fs::remove_file(&spec).unwrap();
     drop(first);
+    drop(agent(&node).await);
+    assert_eq!(std::fs::read_to_string(&spec).unwrap(), before);
+    std::fs::write(&spec, "{}").unwrap();
     agent(&node).await;
     assert_eq!(std::fs::read_to_string(&spec).unwrap(), before);
 }
@@ -235,6 +243,11 @@ async fn after_a_reboot_the_partition_is_made_anew_and_nobody_elses_is_taken_for
     // Somebody's boot script was faster, in the very place of y.
     node.foreign(0, 9, Placement { start: 4, size: 4 }, 60);
     let theirs = node.partitions();
+    // Nothing but the boot tells it from ours.
+    let made = &node.entries()["uid-y"].devices[0].created;
+    let same = matches!(made, Created::Partition { gpu_instance, uuid, .. }
+        if *gpu_instance == theirs[0].1.id && *uuid == theirs[0].1.uuids[0]);
+    assert!(same, "{made:?} and {theirs:?}");
     let (agent, found) = node.agent(Arc::new(Unobserved), Some("boot-2"));
     assert_eq!(found, Found::Whole { rebooted: true });
     agent.recover(&found).await.unwrap();
@@ -249,9 +262,9 @@ async fn after_a_reboot_the_partition_is_made_anew_and_nobody_elses_is_taken_for
     assert_eq!(node.partitions(), theirs);
 }
 
-/// While the agent was away, somebody removed our partition and made one of their own in its place.
+/// While the agent was away, somebody removed our partition and made some of their own in its place.
 #[tokio::test]
-async fn a_partition_that_took_the_place_of_ours_is_not_ours() {
+async fn partitions_that_took_the_place_of_ours_are_not_ours() {
     let node = Node::new(&[true]);
     let claim = node.claim("x", &[HALF]);
     let before = agent(&node).await;
@@ -259,7 +272,8 @@ async fn a_partition_that_took_the_place_of_ours_is_not_ours() {
     drop(before);
     let ours = node.partitions()[0].1.clone();
     node.remove(0, ours.id);
-    node.foreign(0, 9, Placement { start: 0, size: 4 }, 60);
+    // Another profile of the same size and in the same place; the driver gives it the same id.
+    node.foreign(0, 5, Placement { start: 0, size: 4 }, 64);
     let theirs = node.partitions();
     assert_eq!((theirs[0].1.id, theirs[0].1.start), (ours.id, ours.start), "the same id and place");
     let agent = agent(&node).await;
@@ -323,4 +337,129 @@ async fn a_claim_that_the_kubelet_forgot_is_taken_back_after_the_bound_and_not_b
     assert!(begin.elapsed() >= Duration::from_secs(120), "too early: {:?}", begin.elapsed());
     assert_eq!(node.placed(), ["0 3g.40gb 4"]);
     assert_eq!(node.ended(), ["uid-x"]);
+}
+
+/// Sweeps for longer than the bound; whether the claim's entry is still there.
+async fn survives(node: &Node, agent: &Preparer) -> bool {
+    let mut memory = Sweep::default();
+    for _ in 0..12 {
+        agent.sweep(&mut memory).await;
+        tokio::time::advance(Duration::from_secs(30)).await;
+    }
+    node.entries().contains_key("uid-x")
+}
+
+/// The record is taken off claims in use at an uninstall, and anybody who may write claims can damage it.
+#[tokio::test(start_paused = true)]
+async fn a_claim_in_use_keeps_its_partition_whatever_becomes_of_its_decision_record() {
+    let node = Node::new(&[true]);
+    let agent = agent(&node).await;
+    let claim = node.claim("x", &[HALF]);
+    agent.prepare(claim.clone()).await.unwrap();
+    let good = node.read_claim("x");
+    for record in [
+        None,
+        Some("{".to_owned()),
+        Some(good.metadata.annotations.as_ref().unwrap()[names::DECISION].replace("uid-x", "uid-z")),
+    ] {
+        let mut damaged = good.clone();
+        damaged.metadata.annotations = record.map(|record| [(names::DECISION.to_owned(), record)].into());
+        node.write_claim(&damaged);
+        assert!(survives(&node, &agent).await);
+        // But nothing is prepared by it, and its place is not waited for.
+        assert_eq!(refused(&agent, &claim).await.0, "undecided");
+        assert_eq!(refused(&agent, &node.claim("y", &[IN_HALF])).await.0, "conflict");
+        node.delete_claim("y");
+    }
+    // Reserved, if it is not allocated any more: somebody still wants it.
+    let mut reserved = good.clone();
+    let status = reserved.status.as_mut().unwrap();
+    status.allocation = None;
+    let user = ResourceClaimConsumerReference {
+        name: "x".into(),
+        resource: "pods".into(),
+        uid: "u".into(),
+        ..Default::default()
+    };
+    status.reserved_for = Some(vec![user]);
+    node.write_claim(&reserved);
+    assert!(survives(&node, &agent).await);
+    assert_eq!(node.placed(), ["0 3g.40gb 0"]);
+
+    reserved.status.as_mut().unwrap().reserved_for = None;
+    node.write_claim(&reserved);
+    assert!(!survives(&node, &agent).await);
+    assert_eq!(node.placed(), [""; 0]);
+}
+
+/// A GPU that died: its pods must be able to end, and its claims do not come back as they were.
+#[tokio::test]
+async fn claims_of_a_gpu_that_is_gone_can_end() {
+    let mut node = Node::new(&[true, true]);
+    let claims = [
+        node.claim("x", &[HALF]),
+        node.claim("y", &["gpu-1-mig-3g40gb-9-0"]),
+        node.claim("z", &["gpu-1-mig-1g10gb-19-4"]),
+    ];
+    let before = agent(&node).await;
+    for claim in &claims {
+        before.prepare(claim.clone()).await.unwrap();
+    }
+    drop(before);
+    // The other one is as it was.
+    node.reboot(&[true]);
+    node.foreign(0, 9, Placement { start: 0, size: 4 }, 60);
+    let agent = agent(&node).await;
+    assert_eq!(refused(&agent, &claims[1]).await.0, "unknown-device");
+    for claim in &claims[1..] {
+        agent.unprepare(claim.clone()).await.unwrap();
+    }
+    assert_eq!(node.ended(), ["uid-y", "uid-z"]);
+    assert_eq!(node.specs(), ["gpu.vingt.dev-mig-uid-x.json"]);
+    assert_eq!(node.placed(), ["0 3g.40gb 0"]);
+}
+
+/// Two whole GPUs swap their numbers: whoever comes first must not get the other's.
+#[tokio::test]
+async fn a_whole_gpu_with_another_minor_number_is_not_the_one_that_was_given() {
+    let node = Node::new(&[false, false]);
+    let (x, y) = (node.claim("x", &["gpu-0"]), node.claim("y", &["gpu-1"]));
+    let before = agent(&node).await;
+    before.prepare(x.clone()).await.unwrap();
+    before.prepare(y.clone()).await.unwrap();
+    drop(before);
+    node.swap_gpus();
+    let (agent, found) = node.agent(Arc::new(Unobserved), Some("boot-2"));
+    agent.recover(&found).await.unwrap();
+    assert_eq!(node.specs(), [""; 0], "a spec names another's GPU");
+    // What x is to have now is what y had, until y is settled too.
+    assert_eq!(refused(&agent, &x).await.0, "conflict");
+    assert_eq!(node.specs(), [""; 0]);
+    agent.prepare(y).await.unwrap();
+    agent.prepare(x).await.unwrap();
+    let targets: Vec<_> = node.entries().into_values().map(|entry| entry.devices[0].target.clone()).collect();
+    assert_eq!((targets[0].minor(), targets[1].minor()), (0, 1));
+    assert_ne!(targets[0].gpu(), targets[1].gpu());
+    assert_eq!(node.specs().len(), 2);
+}
+
+/// The same claim, let go and allocated anew on the same device: two uses, each with its own charge.
+#[tokio::test]
+async fn each_use_of_a_claim_ends_for_itself() {
+    let node = Node::new(&[true]);
+    let agent = agent(&node).await;
+    let claim = node.claim("x", &[HALF]);
+    agent.prepare(claim.clone()).await.unwrap();
+    let mut again = node.read_claim("x");
+    let record = again.metadata.annotations.as_mut().unwrap().get_mut(names::DECISION).unwrap();
+    *record = record.replace("1970-01-01T00:00:00Z", "1970-01-01T00:00:09Z");
+    node.write_claim(&again);
+    agent.prepare(claim.clone()).await.unwrap();
+    assert_eq!(node.ended(), ["uid-x"], "the first use has not ended");
+    agent.prepare(claim.clone()).await.unwrap();
+    agent.unprepare(claim).await.unwrap();
+    assert_eq!(node.ended(), ["uid-x", "uid-x"]);
+    let starts: Vec<_> =
+        agent.journal().ended().unwrap().iter().map(|ended| ended.start.as_second()).collect();
+    assert_eq!(starts, [0, 9]);
 }

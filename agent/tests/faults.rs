@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::Node;
 use nvml_emulator::{ANY, Action, Code, Moment};
-use vingt_agent::nvml::{MigMode, Placement, Session};
+use vingt_agent::nvml::{MigMode, Nvml, Placement, Session};
 use vingt_agent::preparer::{ClaimRef, Preparer};
 use vingt_agent::steps::Unobserved;
 
@@ -182,5 +182,64 @@ fn a_mode_switch_that_fails_leaves_no_wish_behind() {
         let error = session.set_mig_mode(&gpu.uuid, before == MigMode::Disabled).unwrap_err();
         assert!(error.to_string().contains("activation status is 19"), "{error}");
         assert_eq!(session.gpu(&gpu.uuid).unwrap().mig, before);
+    }
+}
+
+/// As long as it may be the one that cannot be read, a GPU is not taken to be gone.
+#[test]
+fn a_gpu_is_gone_only_if_all_others_can_be_read() {
+    let node = Node::new(&[true, true]);
+    let library = node.root.join("libnvidia-ml.so.1");
+    let session = Session::open(library.as_os_str()).unwrap();
+    let lost = Action::Error(Code::GpuIsLost);
+    node.emulator.inject("nvmlDeviceGetUUID", 1, lost, Moment::Before).unwrap();
+    let error = session.gpu_if_there("GPU-none").unwrap_err();
+    assert!(error.to_string().contains("the one at index 0 cannot"), "{error}");
+    assert_eq!(session.gpu_if_there("GPU-none").unwrap(), None);
+    let uuid = &session.inventory().unwrap().gpus[0].uuid;
+    assert!(session.gpu_if_there(uuid).unwrap().is_some());
+}
+
+/// What a driver does not tell, or somebody has just destroyed, does not hide the rest of the GPU.
+#[test]
+fn an_answer_that_is_missing_costs_what_it_is_about_and_no_more() {
+    let node = Node::new(&[true]);
+    node.foreign(0, 19, Placement { start: 1, size: 1 }, 16);
+    let library = node.root.join("libnvidia-ml.so.1");
+    let read = |function: &str, code: Code| {
+        node.emulator.inject(function, 1, Action::Error(code), Moment::Before).unwrap();
+        // A session of its own: what is known of a GPU is asked for once.
+        let mut seen = Session::open(library.as_os_str()).unwrap().inventory().unwrap();
+        assert_eq!(struck(&node).as_deref(), Some(function));
+        assert_eq!(seen.unreadable, []);
+        seen.gpus.remove(0)
+    };
+    let gpu = read("nvmlDeviceGetArchitecture", Code::NotSupported);
+    assert_eq!((gpu.architecture.as_str(), gpu.switches_mig_live), ("unknown", false));
+    let all = gpu.profiles.len();
+    let gpu = read("nvmlDeviceGetGpuInstancePossiblePlacements_v2", Code::NotSupported);
+    assert_eq!((gpu.profiles.len(), gpu.instances.len()), (all, 1));
+    assert_eq!(gpu.profiles.iter().filter(|profile| profile.placements.is_empty()).count(), 1);
+    for code in [Code::InvalidArgument, Code::NotFound] {
+        let gpu = read("nvmlComputeInstanceGetInfo_v2", code);
+        assert_eq!((gpu.profiles.len(), gpu.instances[0].compute.len()), (all, 0));
+    }
+}
+
+/// NVML finds the GPUs when it is initialised: one that was reset since can only be read by a new session.
+#[tokio::test]
+async fn a_session_that_has_lost_a_gpu_is_replaced_but_not_over_and_over() {
+    let node = Node::new(&[true]);
+    for code in [Code::GpuIsLost, Code::ResetRequired, Code::Unknown] {
+        let nvml = Nvml::start(node.root.join("libnvidia-ml.so.1").into_os_string(), "/".into()).unwrap();
+        nvml.call(Session::inventory).await.unwrap();
+        for opened in [true, false] {
+            node.emulator.clear_faults().unwrap();
+            node.emulator.inject("nvmlInit_v2", 1, Action::DelayMs(0), Moment::Before).unwrap();
+            node.emulator.inject("nvmlDeviceGetMigMode", 1, Action::Error(code), Moment::Before).unwrap();
+            assert_eq!(nvml.call(Session::inventory).await.unwrap().unreadable.len(), 1);
+            assert_eq!(nvml.call(Session::inventory).await.unwrap().unreadable, []);
+            assert_eq!(node.emulator.faults().unwrap()[0].fired_in.is_some(), opened, "{code:?}");
+        }
     }
 }

@@ -18,8 +18,13 @@ struct Agent {
     address: String,
 }
 
-/// Starts an agent that has a library but, like one in a broken cluster, no API server.
+/// Starts an agent on a node with a driver but, like one in a broken cluster, no API server.
 fn start(root: &Path, library: &str) -> Agent {
+    std::fs::create_dir_all(root.join("proc/driver/nvidia")).unwrap();
+    start_anywhere(root, library)
+}
+
+fn start_anywhere(root: &Path, library: &str) -> Agent {
     let kubeconfig = root.join("kubeconfig");
     let config = "apiVersion: v1\nkind: Config\ncurrent-context: x\nclusters: [{name: x, cluster: {server: \"http://127.0.0.1:9\"}}]\n\
                   users: [{name: x, user: {}}]\ncontexts: [{name: x, context: {cluster: x, user: x}}]\n";
@@ -34,6 +39,10 @@ fn start(root: &Path, library: &str) -> Agent {
         .arg(root.join("cdi"))
         .arg("--driver-root")
         .arg(root.join("driver"))
+        .arg("--proc-root")
+        .arg(root.join("proc"))
+        .arg("--sys-root")
+        .arg(root.join("sys"))
         .env("KUBECONFIG", kubeconfig)
         .env("RUST_LOG", "info")
         .stderr(Stdio::piped())
@@ -68,6 +77,19 @@ impl Agent {
     /// Waits until the agent is not ready for other reasons.
     fn not_ready_without(&self, why: &str) -> String {
         self.not_ready_if(|body| !body.contains(why))
+    }
+
+    /// Waits until the agent is ready.
+    fn ready(&self) -> String {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        loop {
+            let (code, body) = self.get("/readyz");
+            if code == 200 {
+                return body;
+            }
+            assert!(std::time::Instant::now() < deadline, "{body}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
     }
 
     fn not_ready_if(&self, wanted: impl Fn(&str) -> bool) -> String {
@@ -106,6 +128,22 @@ fn without_a_usable_driver_the_agent_lives_and_says_what_is_missing() {
     assert!(agent.process.wait().unwrap().success());
 }
 
+/// In a cluster in which not all nodes have GPUs.
+#[test]
+fn without_hardware_the_agent_is_ready_until_there_is_some() {
+    let root = tempfile::TempDir::new().unwrap();
+    let agent = start_anywhere(root.path(), "libnvidia-ml.so.1");
+    assert_eq!(agent.ready(), "ok: no NVIDIA GPU on this node\n");
+    // The driver is installed, or the GPU operator's driver container has come up.
+    std::fs::create_dir_all(root.path().join("proc/driver/nvidia")).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while agent.get("/readyz").0 == 200 {
+        assert!(std::time::Instant::now() < deadline, "the GPU is not seen");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    agent.not_ready("cannot load the NVIDIA library");
+}
+
 /// The agent's image has no NVML: it is where the driver is, and comes with it.
 #[test]
 fn the_library_is_found_under_the_drivers_root_also_when_it_comes_later() {
@@ -113,15 +151,18 @@ fn the_library_is_found_under_the_drivers_root_also_when_it_comes_later() {
     let root = node.root.join("host");
     std::fs::create_dir(&root).unwrap();
     let agent = start(&root, "libnvidia-ml.so.1");
-    let body = agent.not_ready("cannot load the NVIDIA library libnvidia-ml.so.1: it is not in the driver's root");
+    let body =
+        agent.not_ready("cannot load the NVIDIA library libnvidia-ml.so.1: it is not in the driver's root");
     assert!(body.contains("--driver-root"), "{body}");
 
     // As a driver container has it: absolute links are meant inside of its root.
     let driver = root.join("driver");
     std::fs::create_dir_all(driver.join("usr/lib64")).unwrap();
-    nvml_emulator::Emulator::init(&driver.join("opt"), &NodeDescription::of("h100-sxm5-80gb", 3, true)).unwrap();
+    nvml_emulator::Emulator::init(&driver.join("opt"), &NodeDescription::of("h100-sxm5-80gb", 3, true))
+        .unwrap();
     std::fs::copy(node.root.join("libnvidia-ml.so.1"), driver.join("opt/libnvidia-ml.so.580")).unwrap();
-    std::os::unix::fs::symlink("/opt/libnvidia-ml.so.580", driver.join("usr/lib64/libnvidia-ml.so.1")).unwrap();
+    std::os::unix::fs::symlink("/opt/libnvidia-ml.so.580", driver.join("usr/lib64/libnvidia-ml.so.1"))
+        .unwrap();
     agent.not_ready_without("cannot load");
 }
 

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::RunArgs;
 use crate::client::connect;
-use crate::engine::{Engine, Setup, Writer};
+use crate::engine::{Engine, Setup, TIME_LIMIT, Writer};
 use crate::http::{self, Health};
 use crate::lease::Candidate;
 use crate::metrics::Metrics;
@@ -26,12 +26,17 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     health.set_ready(true);
     let identity =
         args.identity.unwrap_or_else(|| format!("{}-{}", vingt_crds::names::OPERATOR, std::process::id()));
-    let mut candidate =
-        Candidate::enter(client.clone(), &args.namespace, &args.lease_name, &identity).await?;
+    // A connection of its own: the renewal must not wait behind anything else.
+    let candidate = Candidate::enter(connect().await?, &args.namespace, &args.lease_name, &identity);
+    let mut term = tokio::select! {
+        term = candidate.won() => term,
+        () = stop.cancelled() => return finished(server).await,
+    };
     tokio::select! {
-        won = candidate.won() => won?,
+        () = tokio::time::sleep(term.settling(TIME_LIMIT)) => {}
+        why = term.lost() => bail!("the lease is lost before anything was done: {why}"),
         () = stop.cancelled() => {
-            candidate.leave().await;
+            term.leave().await;
             return finished(server).await;
         }
     }
@@ -56,15 +61,15 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         }),
     });
     let lost = tokio::select! {
-        () = candidate.lost() => true,
-        () = engine.run(stop.clone()) => false,
+        why = term.lost() => Some(why),
+        () = engine.run(stop.clone()) => None,
     };
     drop(watches);
     metrics.leader.set(0);
-    if lost {
-        bail!("the lease is lost: another process may lead now");
+    if let Some(why) = lost {
+        bail!("the lease is lost, and another process may lead now: {why}");
     }
-    candidate.leave().await;
+    term.leave().await;
     finished(server).await
 }
 

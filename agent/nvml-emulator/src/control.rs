@@ -49,7 +49,7 @@ pub struct Partition {
     pub start: u32,
     /// Number of memory slices.
     pub size: u32,
-    /// UUIDs of the MIG devices in it, one per compute instance.
+    /// UUIDs of the MIG devices in it, one per compute instance. The same for all that are ever made in one place.
     pub uuids: Vec<String>,
 }
 

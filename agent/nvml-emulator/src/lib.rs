@@ -24,6 +24,9 @@
 //! the plain compute profile of a 1g with double memory; `NO_PERMISSION` for the memory of a whole GPU in MIG mode
 //! inside a container; an A100 that always needs a reset to change its mode.
 //!
+//! The UUID of a MIG device is no identity, as with the driver, which derives it from the GPU and the place: whatever is
+//! created in the same place has the same UUID, after a boot too. [`Partition::serial`] tells them apart.
+//!
 //! A process is on a GPU from [`Emulator::add_process`] to [`Emulator::remove_process`], whether or not the system
 //! knows its id.
 //!

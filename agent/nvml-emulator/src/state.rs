@@ -73,7 +73,8 @@ pub(crate) struct ComputeInstance {
     pub profile_id: u32,
     /// First compute slice within the GPU instance.
     pub start: u32,
-    /// `MIG-…`, new with every creation.
+    /// `MIG-…`: follows from the GPU, the GPU instance's id and the start, so the next one in the same place has it
+    /// again.
     pub uuid: String,
 }
 

@@ -25,31 +25,41 @@ const VERSIONED: [&str; 1] = ["libnvidia-gpucomp.so"];
 
 const PROGRAMS: [&str; 2] = ["usr/bin/nvidia-smi", "usr/bin/nvidia-debugdump"];
 
+/// Where the images that build on NVIDIA's have their loader look, whatever their distribution.
+const FOR_ALL_IMAGES: &str = "/usr/local/nvidia/lib64";
+
 /// Mounts by path in the container; values are paths as the container runtime sees them.
+///
+/// A library goes where this node has it, which is where an image of the same distribution looks, and
+/// where any image with NVIDIA's settings does.
 pub(super) fn mounts(config: &CdiConfig) -> BTreeMap<PathBuf, PathBuf> {
     let root = &config.driver_root;
     let mut mounts = BTreeMap::new();
-    let mut add = |inner: PathBuf| {
-        let found = resolve(root, &inner);
+    let mut add = |inner: &Path, also: Option<PathBuf>| {
+        let found = resolve(root, inner);
         if let Some(file) = &found {
-            mounts.insert(Path::new("/").join(inner), on_host(config, file));
+            let places = std::iter::once(Path::new("/").join(inner)).chain(also);
+            mounts.extend(places.map(|place| (place, on_host(config, file))));
         }
         found.is_some()
     };
+    let mut add_library = |folder: &str, name: &str| {
+        add(&Path::new(folder).join(name), Some(Path::new(FOR_ALL_IMAGES).join(name)))
+    };
     for library in LIBRARIES {
-        LIBRARY_FOLDERS.iter().any(|folder| add(Path::new(folder).join(library)));
+        LIBRARY_FOLDERS.iter().any(|folder| add_library(folder, library));
     }
     // Loaded by others under names that end in the driver's version.
     for library in VERSIONED {
         let mut found = LIBRARY_FOLDERS.iter().map(|folder| (folder, versioned(&root.join(folder), library)));
         if let Some((folder, names)) = found.find(|(_, names)| !names.is_empty()) {
             for name in names {
-                add(Path::new(folder).join(name));
+                add_library(folder, &name);
             }
         }
     }
     for program in PROGRAMS {
-        add(PathBuf::from(program));
+        add(Path::new(program), None);
     }
     mounts
 }

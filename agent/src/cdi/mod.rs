@@ -11,7 +11,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use crate::files;
 use crate::steps::Steps;
@@ -43,6 +43,8 @@ pub struct CdiConfig {
 pub struct Cdi {
     config: CdiConfig,
     steps: Arc<dyn Steps>,
+    /// Said once.
+    without_cuda: Once,
 }
 
 /// What a container gets for one device.
@@ -84,7 +86,7 @@ fn device_name(uid: &str, device: &str) -> String {
 impl Cdi {
     /// A writer with this configuration.
     pub fn new(config: CdiConfig, steps: Arc<dyn Steps>) -> Self {
-        Self { config, steps }
+        Self { config, steps, without_cuda: Once::new() }
     }
 
     /// Writes the spec of a claim, replacing an older one.
@@ -128,12 +130,21 @@ impl Cdi {
         env.extend(self.config.env.iter().cloned());
         let mut mounts: BTreeMap<PathBuf, PathBuf> = driver_files::mounts(&self.config);
         mounts.extend(self.config.mounts.iter().map(|(host, container)| (container.clone(), host.clone())));
+        if !mounts.keys().any(|path| path.ends_with("libcuda.so.1")) {
+            self.without_cuda.call_once(|| {
+                tracing::error!(
+                    driver_root = %self.config.driver_root.display(),
+                    "no libcuda.so.1 under the driver's root: containers get their devices, but no CUDA program \
+                     finds its library; see --driver-root and --cdi-mount"
+                );
+            });
+        }
         let mounts = mounts.iter().map(|(container, host)| Mount::read_only(host, container)).collect();
         Ok(Spec {
             cdi_version: CDI_VERSION,
             kind: KIND,
             devices,
-            container_edits: ContainerEdits { env, device_nodes: nodes::common(&self.config), mounts },
+            container_edits: ContainerEdits { env, device_nodes: nodes::common(&self.config)?, mounts },
         })
     }
 }

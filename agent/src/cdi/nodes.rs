@@ -1,8 +1,7 @@
 //! Device nodes: which, and with what numbers, as the driver's files in
-//! `/proc` and the node's `/dev` say.
+//! `/proc` say; the node's own `/dev` may be incomplete.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use super::{CdiConfig, CdiDevice, DeviceNode, node};
@@ -18,7 +17,8 @@ pub(super) fn of_device(config: &CdiConfig, device: &CdiDevice) -> Result<Vec<De
     let minor = device.minor;
     let mut nodes = vec![node(format!("/dev/nvidia{minor}"), NVIDIA_MAJOR, minor, READ_WRITE)];
     if let Some((gi, ci)) = device.partition {
-        let major = major(&config.proc_root, "nvidia-caps")?;
+        let major = major(&config.proc_root, "nvidia-caps")
+            .map_err(|why| format!("{why}; does the driver support MIG?"))?;
         let mig = config.proc_root.join(format!("driver/nvidia/capabilities/gpu{minor}/mig/gi{gi}"));
         for access in [mig.join("access"), mig.join(format!("ci{ci}/access"))] {
             let capability = capability(&access)?;
@@ -29,19 +29,16 @@ pub(super) fn of_device(config: &CdiConfig, device: &CdiDevice) -> Result<Vec<De
     Ok(nodes)
 }
 
-/// The nodes that every container with one of our devices needs.
-pub(super) fn common(config: &CdiConfig) -> Vec<DeviceNode> {
-    let mut nodes = vec![node("/dev/nvidiactl".to_owned(), NVIDIA_MAJOR, CONTROL_MINOR, READ_WRITE)];
-    for name in ["nvidia-uvm", "nvidia-uvm-tools"] {
-        // Their major number is assigned at boot: taken from the node itself.
-        let Ok(found) = fs::metadata(config.driver_root.join("dev").join(name)) else { continue };
-        if found.file_type().is_char_device() {
-            let device = found.rdev();
-            let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-            nodes.push(node(format!("/dev/{name}"), major, minor, READ_WRITE));
-        }
-    }
-    nodes
+/// The nodes that every container with one of our devices needs. Without `nvidia-uvm` no CUDA program
+/// starts, so a container is better not started either.
+pub(super) fn common(config: &CdiConfig) -> Result<Vec<DeviceNode>, String> {
+    let major = major(&config.proc_root, "nvidia-uvm")
+        .map_err(|why| format!("{why}: nvidia-uvm is not loaded: run nvidia-modprobe -u -c0"))?;
+    Ok(vec![
+        node("/dev/nvidiactl".to_owned(), NVIDIA_MAJOR, CONTROL_MINOR, READ_WRITE),
+        node("/dev/nvidia-uvm".to_owned(), major, 0, READ_WRITE),
+        node("/dev/nvidia-uvm-tools".to_owned(), major, 1, READ_WRITE),
+    ])
 }
 
 struct Capability {
@@ -72,7 +69,5 @@ fn major(proc_root: &Path, name: &str) -> Result<u32, String> {
         let (number, device) = line.trim().split_once(' ')?;
         (device.trim() == name).then(|| number.parse().ok())?
     });
-    found.next().ok_or_else(|| {
-        format!("{}: no character device {name}; does the driver support MIG?", path.display())
-    })
+    found.next().ok_or_else(|| format!("{}: no character device {name}", path.display()))
 }

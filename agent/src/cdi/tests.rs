@@ -15,7 +15,7 @@ impl Node {
         let node = Self { root: TempDir::new().unwrap() };
         node.file(
             "proc/devices",
-            "Character devices:\n195 nvidia-frontend\n238 nvidia-caps\n\nBlock devices:\n  7 nvidia-caps\n",
+            "Character devices:\n195 nvidia-frontend\n238 nvidia-caps\n510 nvidia-uvm\n\nBlock devices:\n  7 nvidia-caps\n",
         );
         node.file(
             "proc/driver/nvidia/capabilities/gpu2/mig/gi5/access",
@@ -142,7 +142,7 @@ fn a_whole_gpu_gets_no_capability() {
 }
 
 #[test]
-fn the_drivers_files_are_mounted_where_they_are_with_links_followed_inside_its_root() {
+fn the_drivers_files_are_mounted_where_images_look_with_links_followed_inside_its_root() {
     let node = Node::new();
     node.file("driver/usr/lib64/libcuda.so.570.169", "");
     node.link("driver/usr/lib64/libcuda.so.1", "libcuda.so.570.169");
@@ -168,6 +168,11 @@ fn the_drivers_files_are_mounted_where_they_are_with_links_followed_inside_its_r
             "/run/nvidia/driver/usr/lib64/libnvidia-gpucomp.so.570.169",
             "/usr/lib64/libnvidia-gpucomp.so.570.169",
         ),
+        ("/run/nvidia/driver/usr/lib64/libcuda.so.570.169", "/usr/local/nvidia/lib64/libcuda.so.1"),
+        (
+            "/run/nvidia/driver/usr/lib64/libnvidia-gpucomp.so.570.169",
+            "/usr/local/nvidia/lib64/libnvidia-gpucomp.so.570.169",
+        ),
     ];
     assert_eq!(mounts, expected);
 }
@@ -178,6 +183,15 @@ fn a_capability_that_the_driver_does_not_name_is_an_error_and_no_file() {
     let missing = CdiDevice { partition: Some((6, 0)), ..partition() };
     let error = node.cdi().write("uid-1", &[missing]).unwrap_err().to_string();
     assert!(error.contains("gpu2/mig/gi6/access"), "{error}");
+    assert!(!node.cdi().exists("uid-1"));
+}
+
+#[test]
+fn without_unified_memory_there_is_no_spec_and_the_remedy_is_told() {
+    let node = Node::new();
+    node.file("proc/devices", "Character devices:\n195 nvidia\n238 nvidia-caps\n");
+    let error = node.cdi().write("uid-1", &[partition()]).unwrap_err().to_string();
+    assert!(error.contains("nvidia-uvm is not loaded: run nvidia-modprobe -u -c0"), "{error}");
     assert!(!node.cdi().exists("uid-1"));
 }
 

@@ -53,11 +53,12 @@ impl Ended {
     }
 }
 
-/// Appends a record, durably; a claim that has one keeps the first.
+/// Appends a record, durably; a use of a claim that has one keeps the first. A claim that is allocated
+/// again is used again, and is charged from another start.
 pub(super) fn append(folder: &Path, ended: &Ended) -> io::Result<()> {
     let path = folder.join("ended.jsonl");
     let records = read(folder)?;
-    if records.iter().any(|record| record.claim == ended.claim) {
+    if records.iter().any(|record| record.claim == ended.claim && record.start == ended.start) {
         return Ok(());
     }
     if records.len() >= 2 * KEPT {

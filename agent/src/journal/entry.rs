@@ -86,9 +86,10 @@ pub enum Created {
         gpu_instance: u32,
         /// Id of the compute instance.
         compute_instance: u32,
-        /// UUID of the MIG device, which tells it from any other that takes its place later.
+        /// UUID of the MIG device. The driver derives it from the GPU and the place: it tells the
+        /// partition from those in other places, but not from one that takes its place later.
         uuid: String,
     },
-    /// It was there, and a reboot or somebody else removed it.
+    /// It was there, and is so no more: a reboot, a reload of the driver or somebody else removed it.
     Lost,
 }

@@ -33,13 +33,34 @@ const VERSION: u32 = 1;
 pub type Entries = BTreeMap<String, Entry>;
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct Document {
     format: String,
     version: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    boot_id: Option<String>,
+    #[serde(flatten)]
+    boot: Boot,
     claims: Entries,
+}
+
+/// What partitions do not outlive. Each part tells only where both have it: a part that cannot be
+/// read is no reason to give up what is ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Boot {
+    /// The kernel's id of the boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// Tells one loading of the driver's kernel module from the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver_id: Option<String>,
+}
+
+impl Boot {
+    /// Whether all partitions of `earlier` are gone.
+    pub fn ended(&self, earlier: &Self) -> bool {
+        let differ = |old: &Option<String>, new: &Option<String>| matches!((old, new), (Some(old), Some(new)) if old != new);
+        differ(&earlier.boot_id, &self.boot_id) || differ(&earlier.driver_id, &self.driver_id)
+    }
 }
 
 /// How the journal was found.
@@ -49,7 +70,7 @@ pub enum Found {
     Nothing,
     /// It was read.
     Whole {
-        /// It was written before the node's last boot.
+        /// It was written before the node's last boot, or before the driver was last loaded.
         rebooted: bool,
     },
     /// It could not be read, and lies now at this path.
@@ -75,7 +96,7 @@ pub enum JournalError {
 /// The journal of this node.
 pub struct Journal {
     folder: PathBuf,
-    boot_id: Option<String>,
+    boot: Boot,
     steps: Arc<dyn Steps>,
     /// Serialises changes; readers are never kept waiting by the disk.
     writing: tokio::sync::Mutex<()>,
@@ -85,12 +106,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal in `folder`. `boot_id` tells boots apart, where the system has one.
-    pub fn open(
-        folder: &Path,
-        boot_id: Option<String>,
-        steps: Arc<dyn Steps>,
-    ) -> Result<(Self, Found), JournalError> {
+    /// Opens the journal in `folder`, in this boot.
+    pub fn open(folder: &Path, boot: Boot, steps: Arc<dyn Steps>) -> Result<(Self, Found), JournalError> {
         let failed = |error| JournalError::Io { folder: folder.to_owned(), error };
         fs::create_dir_all(folder).map_err(failed)?;
         let lock = File::create(folder.join("lock")).map_err(failed)?;
@@ -101,7 +118,7 @@ impl Journal {
         }
         let (entries, found) = match read(&folder.join("journal.json")) {
             Ok(Some(document)) => {
-                let rebooted = matches!((&document.boot_id, &boot_id), (Some(old), Some(new)) if old != new);
+                let rebooted = boot.ended(&document.boot);
                 (document.claims, Found::Whole { rebooted })
             }
             Ok(None) => (Entries::new(), Found::Nothing),
@@ -119,7 +136,7 @@ impl Journal {
         };
         let journal = Self {
             folder: folder.to_owned(),
-            boot_id,
+            boot,
             steps,
             writing: tokio::sync::Mutex::default(),
             entries: Mutex::new(Arc::new(entries)),
@@ -161,7 +178,7 @@ impl Journal {
         let document = Document {
             format: FORMAT.to_owned(),
             version: VERSION,
-            boot_id: self.boot_id.clone(),
+            boot: self.boot.clone(),
             claims: entries,
         };
         let text = serde_json::to_vec_pretty(&document).map_err(io::Error::other)?;

@@ -27,7 +27,12 @@ fn entry(state: State) -> Entry {
 }
 
 fn open(folder: &TempDir, boot: &str) -> (Journal, Found) {
-    Journal::open(folder.path(), Some(boot.to_owned()), Arc::new(Unobserved)).unwrap()
+    open_in(folder, Some(boot), None)
+}
+
+fn open_in(folder: &TempDir, boot: Option<&str>, driver: Option<&str>) -> (Journal, Found) {
+    let boot = Boot { boot_id: boot.map(str::to_owned), driver_id: driver.map(str::to_owned) };
+    Journal::open(folder.path(), boot, Arc::new(Unobserved)).unwrap()
 }
 
 async fn put(journal: &Journal, uid: &str, entry: Entry) {
@@ -54,6 +59,19 @@ async fn entries_outlive_the_agent_and_tell_a_reboot() {
 }
 
 #[tokio::test]
+async fn entries_tell_that_the_driver_was_loaded_anew() {
+    let folder = TempDir::new().unwrap();
+    let mut last = open_in(&folder, Some("boot"), Some("1")).0;
+    for (driver, rebooted) in [(Some("1"), false), (Some("2"), true), (Some("2"), false), (None, false)] {
+        put(&last, "a", entry(State::Prepared)).await;
+        drop(last);
+        let found;
+        (last, found) = open_in(&folder, Some("boot"), driver);
+        assert_eq!(found, Found::Whole { rebooted }, "{driver:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_journal_that_cannot_be_read_is_set_aside_not_lost() {
     for (content, n) in
         [("{\"format\":", 0), ("", 1), (r#"{"format":"vingt.dev/agent-journal","version":2,"claims":{}}"#, 2)]
@@ -75,7 +93,7 @@ async fn a_journal_that_cannot_be_read_is_set_aside_not_lost() {
 async fn one_agent_at_a_time() {
     let folder = TempDir::new().unwrap();
     let (first, _) = open(&folder, "boot");
-    let second = Journal::open(folder.path(), None, Arc::new(Unobserved));
+    let second = Journal::open(folder.path(), Boot::default(), Arc::new(Unobserved));
     assert!(matches!(second, Err(JournalError::Held(_))));
     drop(first);
     open(&folder, "boot");

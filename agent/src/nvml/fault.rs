@@ -52,10 +52,13 @@ pub(crate) mod code {
     pub(crate) const NOT_FOUND: u32 = 6;
     pub(crate) const DRIVER_NOT_LOADED: u32 = 9;
     pub(crate) const FUNCTION_NOT_FOUND: u32 = 13;
+    pub(crate) const GPU_IS_LOST: u32 = 15;
+    pub(crate) const RESET_REQUIRED: u32 = 16;
     pub(crate) const LIBRARY_VERSION_MISMATCH: u32 = 18;
     pub(crate) const IN_USE: u32 = 19;
     pub(crate) const INSUFFICIENT_RESOURCES: u32 = 23;
     pub(crate) const VERSION_MISMATCH: u32 = 25;
+    pub(crate) const UNKNOWN: u32 = 999;
 }
 
 impl Fault {
@@ -76,6 +79,12 @@ impl Fault {
     /// Whether NVML answered with `code`.
     pub(crate) fn is(&self, code: u32) -> bool {
         matches!(self, Self::Call { code: answered, .. } if *answered == code)
+    }
+
+    /// Whether it is about one GPU, which may work again, but only in a new session: NVML finds the
+    /// GPUs when it is initialised, and one that was reset or replaced since stays lost to it.
+    pub(crate) fn loses_gpu(&self) -> bool {
+        [code::GPU_IS_LOST, code::RESET_REQUIRED, code::UNKNOWN].iter().any(|code| self.is(*code))
     }
 
     /// Whether the session itself is unusable, so that it must be opened anew.

@@ -17,7 +17,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::driver_root;
@@ -33,6 +33,8 @@ type Job = Box<dyn FnOnce(&mut Owner) + Send>;
 pub struct Nvml {
     jobs: mpsc::Sender<Job>,
     state: Arc<Mutex<State>>,
+    /// Closed when the thread ends, however it does.
+    alive: watch::Receiver<()>,
 }
 
 #[derive(Default)]
@@ -45,8 +47,13 @@ struct Owner {
     library: OsString,
     driver_root: PathBuf,
     session: Option<Session>,
+    renewed: Option<Instant>,
     state: Arc<Mutex<State>>,
 }
+
+/// How long a session is kept at least that cannot read all GPUs: a GPU may stay broken for long,
+/// and a new session costs seconds in which nobody is served.
+const RENEWAL: Duration = Duration::from_secs(60);
 
 impl Nvml {
     /// Starts the thread. The library is loaded with the first call.
@@ -57,13 +64,15 @@ impl Nvml {
         let (jobs, queue) = mpsc::channel::<Job>();
         let state = Arc::new(Mutex::new(State::default()));
         let noted = Arc::clone(&state);
+        let (living, alive) = watch::channel(());
         std::thread::Builder::new().name("nvml".to_owned()).spawn(move || {
-            let mut owner = Owner { library, driver_root, session: None, state: noted };
+            let mut owner = Owner { library, driver_root, session: None, renewed: None, state: noted };
             for job in queue {
                 job(&mut owner);
             }
+            drop(living);
         })?;
-        Ok(Self { jobs, state })
+        Ok(Self { jobs, state, alive })
     }
 
     /// Runs `call` with the session, after all calls before it.
@@ -81,6 +90,12 @@ impl Nvml {
         };
         self.jobs.send(Box::new(job)).map_err(|_| Fault::Stopped)?;
         answered.await.map_err(|_| Fault::Stopped)?
+    }
+
+    /// Returns when the thread has ended: no call will succeed any more.
+    pub async fn stopped(&self) {
+        let mut alive = self.alive.clone();
+        while alive.changed().await.is_ok() {}
     }
 
     /// Why NVML cannot be used now; `None` when it can. Never waits for the driver.
@@ -110,6 +125,13 @@ impl Owner {
             self.session = None;
             let fault = fault.clone();
             self.note(|state| state.opened = Some(Err(fault)));
+        }
+        if self.session.as_ref().is_some_and(Session::is_stale)
+            && self.renewed.is_none_or(|last| last.elapsed() >= RENEWAL)
+        {
+            tracing::info!("a GPU is lost to this NVML session; another is opened with the next call");
+            self.session = None;
+            self.renewed = Some(Instant::now());
         }
         self.note(|state| state.busy_since = None);
         result

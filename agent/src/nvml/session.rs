@@ -2,10 +2,11 @@
 //! makes to them. Synchronous; only the thread of [`super::Nvml`] holds one.
 //! Which change is right is not decided here.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 
+use nvml_wrapper::enums::device::DeviceArchitecture;
 use nvml_wrapper::error::NvmlError;
 
 use super::fault::{Fault, code};
@@ -27,6 +28,8 @@ pub struct Session {
     cards: RefCell<BTreeMap<u32, Card>>,
     /// Compute instance profiles by GPU and GPU instance profile: they depend on nothing else.
     ci_profiles: RefCell<BTreeMap<(GpuHandle, u32), Vec<CiProfileInfo>>>,
+    /// The last reading found a GPU that only a new session can read again.
+    stale: Cell<bool>,
 }
 
 #[derive(Clone)]
@@ -74,12 +77,18 @@ impl Session {
             .sys_driver_version()
             .map_err(|error| Fault::of("nvmlSystemGetDriverVersion", error))?;
         tracing::info!(library = raw.library(), driver_version, "NVML session opened");
-        Ok(Self { raw, driver_version, cards: RefCell::default(), ci_profiles: RefCell::default() })
+        let (cards, ci_profiles, stale) = Default::default();
+        Ok(Self { raw, driver_version, cards, ci_profiles, stale })
     }
 
     /// Reads all GPUs. A GPU that fails does not hide the others.
     pub fn inventory(&self) -> Result<Inventory, Fault> {
         self.read_all(true)
+    }
+
+    /// Whether the last reading found a GPU that only a new session can read again.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale.get()
     }
 
     /// Reads what the GPUs are and can hold, which is cheap, but not what is on them: no GPU of
@@ -92,37 +101,53 @@ impl Session {
         let count =
             self.raw.nvml().device_count().map_err(|error| Fault::of("nvmlDeviceGetCount_v2", error))?;
         let mut inventory = Inventory::default();
+        let mut stale = false;
         for index in 0..count {
             match self.card(index).and_then(|card| self.read(index, &card, live)) {
                 Ok(gpu) => inventory.gpus.push(gpu),
                 Err(fault) if fault.ends_session() => return Err(fault),
-                Err(fault) => inventory.unreadable.push(Unreadable { index, why: fault.to_string() }),
+                Err(fault) => {
+                    stale |= fault.loses_gpu();
+                    inventory.unreadable.push(Unreadable { index, why: fault.to_string() });
+                }
             }
         }
+        self.stale.set(stale);
         inventory.gpus.sort_by_key(|gpu| gpu.minor);
         Ok(inventory)
     }
 
-    /// Reads one GPU.
-    pub fn gpu(&self, uuid: &str) -> Result<Gpu, Fault> {
-        let (index, card) = self.find(uuid)?;
-        self.read(index, &card, true)
+    /// Reads one GPU; `None` if it is certain that the node has no such GPU (any more).
+    pub fn gpu_if_there(&self, uuid: &str) -> Result<Option<Gpu>, Fault> {
+        self.find(uuid)?.map(|(index, card)| self.read(index, &card, true)).transpose()
     }
 
-    fn find(&self, uuid: &str) -> Result<(u32, Card), Fault> {
+    /// Reads one GPU, which must be there.
+    pub fn gpu(&self, uuid: &str) -> Result<Gpu, Fault> {
+        self.gpu_if_there(uuid)?.ok_or_else(|| missing(uuid))
+    }
+
+    fn find(&self, uuid: &str) -> Result<Option<(u32, Card)>, Fault> {
         let known = || {
             let cards = self.cards.borrow();
             cards.iter().find(|(_, card)| card.uuid == uuid).map(|(index, card)| (*index, card.clone()))
         };
         if let Some(found) = known() {
-            return Ok(found);
+            return Ok(Some(found));
         }
-        self.geometry()?;
-        known().ok_or_else(|| Fault::State(format!("no GPU of this node has the UUID {uuid}")))
+        let inventory = self.geometry()?;
+        match (known(), inventory.unreadable.first()) {
+            // It may be the one that cannot be read.
+            (None, Some(unreadable)) => Err(Fault::State(format!(
+                "no GPU that can be read has the UUID {uuid}, and the one at index {} cannot: {}",
+                unreadable.index, unreadable.why
+            ))),
+            (found, _) => Ok(found),
+        }
     }
 
     fn handle(&self, uuid: &str) -> Result<GpuHandle, Fault> {
-        self.find(uuid).map(|(_, card)| card.handle)
+        self.find(uuid)?.map(|(_, card)| card.handle).ok_or_else(|| missing(uuid))
     }
 
     fn card(&self, index: u32) -> Result<Card, Fault> {
@@ -134,8 +159,7 @@ impl Session {
         let capability = device
             .cuda_compute_capability()
             .map_err(|error| Fault::of("nvmlDeviceGetCudaComputeCapability", error))?;
-        let architecture =
-            device.architecture().map_err(|error| Fault::of("nvmlDeviceGetArchitecture", error))?;
+        let (architecture, switches_mig_live) = architecture(device.architecture())?;
         let memory = device.memory_info().map_err(|error| Fault::of("nvmlDeviceGetMemoryInfo_v2", error))?;
         let brand = match device.brand() {
             Ok(brand) => format!("{brand:?}"),
@@ -148,8 +172,8 @@ impl Session {
             minor: device.minor_number().map_err(|error| Fault::of("nvmlDeviceGetMinorNumber", error))?,
             uuid: device.uuid().map_err(|error| Fault::of("nvmlDeviceGetUUID", error))?,
             product: device.name().map_err(|error| Fault::of("nvmlDeviceGetName", error))?,
-            architecture: format!("{architecture:?}").to_lowercase(),
-            switches_mig_live: architecture.as_c() >= HOPPER,
+            architecture,
+            switches_mig_live,
             brand,
             compute_capability: format!("{}.{}", capability.major, capability.minor),
             memory_mib: memory.total / (1 << 20),
@@ -215,7 +239,12 @@ impl Session {
         let mut profiles = Vec::new();
         for profile in 0..PROFILES {
             let Some(info) = self.raw.profile(card.handle, profile)? else { continue };
-            let placements = self.raw.placements(card.handle, info.id)?;
+            let placements = match self.raw.placements(card.handle, info.id) {
+                Ok(placements) => placements,
+                // Nothing to offer, and no reason to lose the others; somebody may have such instances.
+                Err(fault) if fault.is(code::NOT_SUPPORTED) => Vec::new(),
+                Err(fault) => return Err(fault),
+            };
             // Drivers older than the named structures: made from the sizes, as nvidia-smi prints it.
             let name = info.name.unwrap_or_else(|| {
                 format!(
@@ -286,8 +315,18 @@ impl Session {
     ) -> Result<Vec<(CiHandle, ComputeInstance)>, Fault> {
         let mut compute: Vec<(_, ComputeInstance)> = Vec::new();
         for profile in self.ci_profiles(gpu, gi, profile_id)? {
-            for ci in self.raw.compute_instances(gi, profile.id)? {
-                let (id, uuid) = self.raw.ci_info(ci)?;
+            let found = match self.raw.compute_instances(gi, profile.id) {
+                Ok(found) => found,
+                Err(fault) if gone(&fault) || fault.is(code::INVALID_ARGUMENT) => continue,
+                Err(fault) => return Err(fault),
+            };
+            for ci in found {
+                let (id, uuid) = match self.raw.ci_info(ci) {
+                    Ok(info) => info,
+                    // Destroyed by somebody else since it was listed.
+                    Err(fault) if gone(&fault) || fault.is(code::INVALID_ARGUMENT) => continue,
+                    Err(fault) => return Err(fault),
+                };
                 if !compute.iter().any(|(_, known)| known.id == id) {
                     compute.push((ci, ComputeInstance { id, uuid }));
                 }
@@ -394,16 +433,30 @@ impl Session {
     /// Asks for a MIG mode; the answer is the activation status. The call succeeds also when the
     /// driver could only take a note of the wish.
     fn ask_mig_mode(&self, gpu: GpuHandle, on: bool) -> Result<u32, Fault> {
-        self.raw
-            .device(gpu)
-            .set_mig_mode(on)
-            .map_err(|error| Fault::of("nvmlDeviceSetMigMode", error))
+        self.raw.device(gpu).set_mig_mode(on).map_err(|error| Fault::of("nvmlDeviceSetMigMode", error))
     }
 
     /// The library's session, for the listing that also works without privileges.
     pub(crate) fn raw(&self) -> &Raw {
         &self.raw
     }
+}
+
+/// Name of an architecture, and whether it switches MIG mode without a reset.
+///
+/// The number decides: one newer than the names here is no less of a GPU.
+fn architecture(answer: Result<DeviceArchitecture, NvmlError>) -> Result<(String, bool), Fault> {
+    const UNKNOWN: &str = "unknown";
+    match answer {
+        Ok(DeviceArchitecture::Unknown) | Err(NvmlError::NotSupported) => Ok((UNKNOWN.to_owned(), false)),
+        Ok(known) => Ok((format!("{known:?}").to_lowercase(), known.as_c() >= HOPPER)),
+        Err(NvmlError::UnexpectedVariant(number)) => Ok((UNKNOWN.to_owned(), number >= HOPPER)),
+        Err(error) => Err(Fault::of("nvmlDeviceGetArchitecture", error)),
+    }
+}
+
+fn missing(uuid: &str) -> Fault {
+    Fault::State(format!("no GPU of this node has the UUID {uuid}"))
 }
 
 fn gone(fault: &Fault) -> bool {
@@ -415,5 +468,21 @@ fn ok_if_gone(result: Result<(), Fault>) -> Result<(), Fault> {
     match result {
         Err(fault) if gone(&fault) => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_architecture_without_a_name_is_judged_by_its_number() {
+        let of = |answer| architecture(answer).unwrap();
+        assert_eq!(of(Ok(DeviceArchitecture::Hopper)), ("hopper".to_owned(), true));
+        assert_eq!(of(Ok(DeviceArchitecture::Ampere)), ("ampere".to_owned(), false));
+        assert_eq!(of(Err(NvmlError::UnexpectedVariant(HOPPER + 3))), ("unknown".to_owned(), true));
+        assert_eq!(of(Ok(DeviceArchitecture::Unknown)), ("unknown".to_owned(), false));
+        assert_eq!(of(Err(NvmlError::NotSupported)), ("unknown".to_owned(), false));
+        architecture(Err(NvmlError::GpuLost)).unwrap_err();
     }
 }

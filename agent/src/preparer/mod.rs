@@ -6,6 +6,7 @@
 //! that is still at it. Which device a claim gets was decided by the operator;
 //! here it is only checked.
 
+mod lost;
 mod prepare;
 mod recover;
 mod sweep;

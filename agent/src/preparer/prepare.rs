@@ -37,11 +37,10 @@ impl Inner {
         let deadline = Instant::now() + PATIENCE;
         let entry = self.decided(claim).await?;
         if let Some(old) = self.parts.journal.entry(&claim.uid) {
-            let same = old
-                .devices
-                .iter()
-                .map(|device| &device.decided)
-                .eq(entry.devices.iter().map(|device| &device.decided));
+            // The same names can mean other GPUs: minor numbers shift when a GPU dies.
+            let means = |device: &DeviceEntry| (device.decided.clone(), device.target.clone());
+            let same =
+                old.start == entry.start && old.devices.iter().map(means).eq(entry.devices.iter().map(means));
             match old.state {
                 State::Prepared if same && self.intact(&claim.uid, &old).await? => {
                     return Ok(ready(&claim.uid, &old));
@@ -67,18 +66,16 @@ impl Inner {
         }
     }
 
-    /// Whether everything that was made for a prepared claim is still there; the spec is put back if not.
+    /// Whether everything that was made for a prepared claim is still there; the spec is then written again.
     async fn intact(&self, uid: &str, entry: &Entry) -> Result<bool, Refusal> {
         for device in &entry.devices {
-            let Target::Partition { gpu, .. } = &device.target else { continue };
-            let gpu = self.gpu(gpu).await?;
-            if own_instance(&gpu, device).is_none_or(|instance| instance.compute.is_empty()) {
-                return Ok(false);
+            match self.gpu_if_there(device.target.gpu()).await? {
+                Some(gpu) if is_there(&gpu, device) => {}
+                _ => return Ok(false),
             }
         }
-        if !self.parts.cdi.exists(uid) {
-            self.parts.cdi.write(uid, &cdi_devices(&entry.devices)?)?;
-        }
+        // Always: the driver's files may be others than when it was written.
+        self.parts.cdi.write(uid, &cdi_devices(&entry.devices)?)?;
         Ok(true)
     }
 
@@ -154,11 +151,11 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether a claim exists and is allocated to this node.
+    /// Whether a claim exists and is allocated to this node, or somebody has reserved it.
     pub(super) async fn is_live(&self, claim: &ClaimRef) -> Result<bool, Refusal> {
         let found = self.parts.claims.get(&claim.namespace, &claim.name).await?;
         let same = found.filter(|object| object.metadata.uid.as_deref() == Some(&claim.uid));
-        Ok(same.is_some_and(|object| claims::decision(&object, &self.parts.node).is_ok()))
+        Ok(same.is_some_and(|object| claims::is_held(&object, &self.parts.node)))
     }
 
     /// Makes all devices of a reserved claim, and its spec.
@@ -272,9 +269,15 @@ impl Inner {
         Ok(self.parts.journal.change_entry(uid, note).await?)
     }
 
-    pub(super) async fn gpu(&self, uuid: &str) -> Result<Gpu, Refusal> {
+    async fn gpu(&self, uuid: &str) -> Result<Gpu, Refusal> {
         let uuid = uuid.to_owned();
         Ok(self.parts.nvml.call(move |session| session.gpu(&uuid)).await?)
+    }
+
+    /// The GPU; `None` if it is certain that it is gone.
+    pub(super) async fn gpu_if_there(&self, uuid: &str) -> Result<Option<Gpu>, Refusal> {
+        let uuid = uuid.to_owned();
+        Ok(self.parts.nvml.call(move |session| session.gpu_if_there(&uuid)).await?)
     }
 
     async fn switch_mode(&self, gpu: &Gpu, on: bool) -> Result<(), Refusal> {
@@ -323,9 +326,14 @@ fn reserve_in(entries: &mut Entries, claim: &ClaimRef, entry: &Entry) -> Result<
     Ok(())
 }
 
-/// The instance that was made for a device, if it is there: told by its UUID where that is known,
-/// since somebody else may have made another in the same place.
-pub(super) fn own_instance<'a>(gpu: &'a Gpu, device: &DeviceEntry) -> Option<&'a Instance> {
+/// The instance that was made for a device, if it is there: told by profile, place, id and UUID.
+///
+/// The driver gives all of these again to whatever is made in the same place. That somebody else has
+/// removed ours and put theirs there, within one boot and behind our back, cannot be seen.
+///
+/// `halved`: whether it may have lost its compute instance to us. If not, a bare GPU instance is
+/// somebody else's that is not finished: its id is the same for all in this place.
+pub(super) fn own_instance<'a>(gpu: &'a Gpu, device: &DeviceEntry, halved: bool) -> Option<&'a Instance> {
     let ours = std::iter::once(device.target.clone()).collect();
     let there = gpu.instances.iter().find(|instance| inventory::is_ours(gpu, instance, &ours))?;
     let same = match &device.created {
@@ -333,12 +341,23 @@ pub(super) fn own_instance<'a>(gpu: &'a Gpu, device: &DeviceEntry) -> Option<&'a
         Created::Intended => there.compute.len() <= 1,
         Created::GpuInstance { gpu_instance } => there.id == *gpu_instance && there.compute.len() <= 1,
         Created::Partition { gpu_instance, uuid, .. } => match there.compute.as_slice() {
-            [] => there.id == *gpu_instance,
+            [] => halved && there.id == *gpu_instance,
             [compute] => compute.uuid == *uuid,
             _ => false,
         },
     };
     same.then_some(there)
+}
+
+/// Whether a prepared device is what it was, by the same minor number.
+pub(super) fn is_there(gpu: &Gpu, device: &DeviceEntry) -> bool {
+    let made = match &device.target {
+        Target::Gpu { .. } => true,
+        Target::Partition { .. } => {
+            own_instance(gpu, device, false).is_some_and(|instance| !instance.compute.is_empty())
+        }
+    };
+    made && gpu.uuid == device.target.gpu() && gpu.minor == device.target.minor()
 }
 
 pub(super) fn cdi_devices(devices: &[DeviceEntry]) -> Result<Vec<CdiDevice>, Refusal> {

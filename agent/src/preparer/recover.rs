@@ -31,14 +31,14 @@ impl Inner {
         let inventory = self.parts.nvml.call(Session::inventory).await?;
         match found {
             Found::Whole { rebooted: false } => {}
-            Found::Whole { rebooted: true } => self.after_reboot(&inventory).await?,
+            Found::Whole { rebooted: true } => self.after_reboot().await?,
             Found::Nothing | Found::Corrupt(_) => self.adopt(&inventory).await?,
         }
         for (uid, entry) in self.parts.journal.entries().iter() {
             let lock = self.lock_of(uid);
             let _alone = lock.lock().await;
             let result = match entry.state {
-                State::Prepared => self.find_again(uid, entry, &inventory),
+                State::Prepared => self.find_again(uid, entry, &inventory).await,
                 State::Preparing | State::RollingBack => self.roll_back(uid).await,
                 State::Unpreparing => self.take_back(uid).await,
             };
@@ -49,60 +49,34 @@ impl Inner {
         Ok(())
     }
 
-    /// Partitions do not outlive a boot; those that are there all the same are only ours if their
-    /// UUIDs say so, since others may have made partitions in the same places meanwhile.
-    async fn after_reboot(&self, inventory: &Inventory) -> Result<(), Refusal> {
-        let survived = |device: &DeviceEntry| {
-            let known = matches!(device.created, Created::Partition { .. });
-            let instance = inventory.gpu(device.target.gpu()).and_then(|gpu| own_instance(gpu, device));
-            known && instance.is_some_and(|instance| !instance.compute.is_empty())
-        };
+    /// Partitions outlive neither a boot nor the driver: those that are there now were made by
+    /// others since, even if they are in all the same as ours were, UUID included.
+    async fn after_reboot(&self) -> Result<(), Refusal> {
         let change = |entries: &mut Entries| -> io::Result<()> {
             for device in entries.values_mut().flat_map(|entry| &mut entry.devices) {
-                if matches!(device.target, Target::Partition { .. }) && !survived(device) {
+                if matches!(device.target, Target::Partition { .. }) {
                     device.created = Created::Lost;
                 }
             }
             Ok(())
         };
         self.parts.journal.change(change).await?;
-        tracing::info!("the node has booted since the journal was written");
+        tracing::info!("the node has booted, or the driver was loaded, since the journal was written");
         Ok(())
     }
 
-    /// A prepared claim keeps what it has; its spec is put back where `/var/run` was emptied.
-    fn find_again(&self, uid: &str, entry: &Entry, inventory: &Inventory) -> Result<(), Refusal> {
-        for device in &entry.devices {
-            let there = match &device.target {
-                Target::Gpu { gpu, .. } => inventory.gpu(gpu).is_some(),
-                Target::Partition { gpu, .. } => inventory
-                    .gpu(gpu)
-                    .and_then(|gpu| own_instance(gpu, device))
-                    .is_some_and(|i| !i.compute.is_empty()),
-            };
-            if !there {
-                self.parts.metrics.partition_lost();
-                tracing::warn!(
-                    uid,
-                    device = device.decided.device,
-                    "a prepared device is gone; the next prepare makes it anew"
-                );
-                return Ok(());
-            }
+    /// A prepared claim keeps what it has; its spec is written again, since `/var/run` may have been
+    /// emptied and the driver replaced.
+    async fn find_again(&self, uid: &str, entry: &Entry, inventory: &Inventory) -> Result<(), Refusal> {
+        if self.lose(uid, entry, inventory).await? {
+            return Ok(());
         }
-        if !self.parts.cdi.exists(uid) {
-            self.parts.cdi.write(uid, &super::prepare::cdi_devices(&entry.devices)?)?;
-        }
-        Ok(())
+        Ok(self.parts.cdi.write(uid, &super::prepare::cdi_devices(&entry.devices)?)?)
     }
 
     /// Rebuilds a lost journal: partitions that match an allocated and rightly decided claim of
     /// this node are taken to be that claim's; all others are somebody else's.
     async fn adopt(&self, inventory: &Inventory) -> Result<(), Refusal> {
-        let bare = inventory.gpus.iter().all(|gpu| gpu.instances.is_empty() && gpu.processes == 0);
-        if bare && inventory.unreadable.is_empty() {
-            return Ok(());
-        }
         let claims = self.parts.claims.allocated().await?;
         let adopted: BTreeMap<String, Entry> =
             claims.iter().filter_map(|claim| self.adoptable(claim, inventory)).collect();
@@ -142,7 +116,7 @@ impl Inner {
                         target: target.clone(),
                         created: Created::Intended,
                     };
-                    let instance = own_instance(inventory.gpu(gpu)?, &unknown)?;
+                    let instance = own_instance(inventory.gpu(gpu)?, &unknown, false)?;
                     let compute = instance.compute.first()?;
                     Created::Partition {
                         gpu_instance: instance.id,

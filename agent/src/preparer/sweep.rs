@@ -69,7 +69,7 @@ impl Inner {
         // A partition in use cannot be destroyed; a whole GPU would just be given to the next.
         for device in &entry.devices {
             if let Target::Gpu { gpu, .. } = &device.target
-                && self.gpu(gpu).await?.processes > 0
+                && self.gpu_if_there(gpu).await?.is_some_and(|gpu| gpu.processes > 0)
             {
                 return Err(Refusal::new(
                     "in-use",

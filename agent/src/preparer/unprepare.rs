@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::prepare::own_instance;
 use super::{ClaimRef, Inner, Refusal};
-use crate::journal::{DeviceEntry, Ended, State};
+use crate::journal::{Created, DeviceEntry, Ended, State};
 use crate::nvml::{Fault, Session, code};
 use crate::target::Target;
 
@@ -52,12 +52,14 @@ impl Inner {
     }
 
     async fn dismantle(&self, uid: &str, state: State) -> Result<(), Refusal> {
+        // Begun before, so that a compute instance may be missing by our own doing.
+        let halved = self.parts.journal.entry(uid).is_some_and(|entry| entry.state != State::Prepared);
         self.parts.journal.change_entry(uid, |entry| entry.state = state).await?;
         self.reached("unprepare: intent journalled, nothing destroyed");
         let Some(entry) = self.parts.journal.entry(uid) else { return Ok(()) };
         let deadline = Instant::now() + PATIENCE;
         for device in &entry.devices {
-            self.destroy(device, deadline).await?;
+            self.destroy(device, halved, deadline).await?;
         }
         self.reached("unprepare: devices destroyed, spec still there");
         self.parts.cdi.remove(uid)?;
@@ -65,10 +67,14 @@ impl Inner {
         Ok(())
     }
 
-    async fn destroy(&self, device: &DeviceEntry, deadline: Instant) -> Result<(), Refusal> {
+    async fn destroy(&self, device: &DeviceEntry, halved: bool, deadline: Instant) -> Result<(), Refusal> {
         let Target::Partition { gpu: uuid, .. } = &device.target else { return Ok(()) };
-        let gpu = self.gpu(uuid).await?;
-        let Some(instance) = own_instance(&gpu, device) else { return Ok(()) };
+        if matches!(device.created, Created::Nothing | Created::Lost) {
+            return Ok(());
+        }
+        // What was on a GPU that is gone is gone.
+        let Some(gpu) = self.gpu_if_there(uuid).await? else { return Ok(()) };
+        let Some(instance) = own_instance(&gpu, device, halved) else { return Ok(()) };
         let id = instance.id;
         for compute in &instance.compute {
             let (on, compute) = (uuid.clone(), compute.id);

@@ -3,6 +3,8 @@
 //! at its own restart and when the agent was away for 30 s.
 
 mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,8 @@ use plan::{Slices, Written, plan};
 const FIELD_MANAGER: &str = "vingt-agent";
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long one publication may take: a connection that is dead without saying so must not end them all.
+const DEADLINE: Duration = Duration::from_secs(30);
 /// The kubelet deletes slices one by one: they are put back together.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -68,7 +72,12 @@ impl Publisher {
                     }
                     Some(Err(error)) => {
                         tracing::warn!(%error, "slices cannot be watched");
-                        self.readiness.not_ready(Part::Slices, format!("slices cannot be watched: {error}"));
+                        // Later, what was published stays until something is seen or to be written; the watch is
+                        // taken up again, and need not bring any news that would take this back.
+                        if !listed {
+                            let why = format!("slices cannot be watched: {error}");
+                            self.readiness.not_ready(Part::Slices, why);
+                        }
                     }
                     None => return,
                 },
@@ -80,13 +89,22 @@ impl Publisher {
                     let pool = pools.borrow_and_update().clone();
                     due = None;
                     let Some(pool) = pool else { continue };
-                    match self.publish(&pool).await {
-                        Ok(()) => {
+                    let published = tokio::select! {
+                        published = tokio::time::timeout(DEADLINE, self.publish(&pool)) => published,
+                        () = stop.cancelled() => return,
+                    };
+                    let failed = match published {
+                        Ok(Ok(())) => None,
+                        Ok(Err(error)) => Some(error.to_string()),
+                        Err(_) => Some(format!("the API server has not answered for {} s", DEADLINE.as_secs())),
+                    };
+                    match failed {
+                        None => {
                             pause = FIRST_PAUSE;
                             self.readiness.ready(Part::Slices);
                         }
-                        Err(error) => {
-                            tracing::warn!(%error, "slices are not published; tried again in {pause:?}");
+                        Some(error) => {
+                            tracing::warn!(error, "slices are not published; tried again in {pause:?}");
                             self.metrics.slices_written(false);
                             self.readiness.not_ready(Part::Slices, format!("slices are not published: {error}"));
                             due = Some(tokio::time::Instant::now() + pause);

@@ -18,9 +18,9 @@ use nvml_emulator::{Emulator, GpuGroup, NodeDescription, Partition};
 use tempfile::TempDir;
 use vingt_agent::cdi::{Cdi, CdiConfig};
 use vingt_agent::claims::{ClaimSource, Unavailable};
-use vingt_agent::journal::{Entry, Found, Journal};
+use vingt_agent::journal::{Boot, Entry, Found, Journal};
 use vingt_agent::metrics::Metrics;
-use vingt_agent::nvml::{Nvml, Placement, Session};
+use vingt_agent::nvml::{Inventory, Nvml, Placement, Session};
 use vingt_agent::preparer::{ClaimRef, Parts, Preparer};
 use vingt_agent::steps::Steps;
 use vingt_crds::{DecidedDevice, DecisionRecord, names};
@@ -59,6 +59,18 @@ impl Node {
         self.emulator = Emulator::init(&self.root, &described(mig)).unwrap();
     }
 
+    /// Lets the first two GPUs swap their minor numbers, as a boot may.
+    pub fn swap_gpus(&self) {
+        let path = self.root.join("state");
+        let mut state: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let (first, second) = (state["gpus"][0]["uuid"].clone(), state["gpus"][1]["uuid"].clone());
+        state["gpus"][0]["uuid"] = second;
+        state["gpus"][1]["uuid"] = first;
+        // Another file: readers tell a changed state by it.
+        fs::write(path.with_extension("swapped"), state.to_string()).unwrap();
+        fs::rename(path.with_extension("swapped"), &path).unwrap();
+    }
+
     /// The node in a folder that another process made.
     pub fn at(root: &Path) -> Self {
         Self { root: root.to_owned(), emulator: Emulator::open(root).unwrap(), switch: true, _folder: None }
@@ -66,9 +78,20 @@ impl Node {
 
     /// Starts an agent's parts: opens the journal, does not recover.
     pub fn agent(&self, steps: Arc<dyn Steps>, boot: Option<&str>) -> (Preparer, Found) {
+        self.agent_with(steps, boot, Arc::new(Metrics::new().unwrap()))
+    }
+
+    /// The same, with metrics that the test can look at.
+    pub fn agent_with(
+        &self,
+        steps: Arc<dyn Steps>,
+        boot: Option<&str>,
+        metrics: Arc<Metrics>,
+    ) -> (Preparer, Found) {
+        let boot = Boot { boot_id: boot.map(str::to_owned), driver_id: None };
         let deadline = Instant::now() + Duration::from_secs(10);
         let (journal, found) = loop {
-            match Journal::open(&self.root.join("agent"), boot.map(str::to_owned), steps.clone()) {
+            match Journal::open(&self.root.join("agent"), boot.clone(), steps.clone()) {
                 Ok(opened) => break opened,
                 // Tasks of the agent before may hold it for a moment.
                 Err(_) if Instant::now() < deadline => std::thread::yield_now(),
@@ -91,7 +114,7 @@ impl Node {
             cdi: Cdi::new(cdi, steps.clone()),
             allow_mig_mode_switch: self.switch,
             steps,
-            metrics: Arc::new(Metrics::new().unwrap()),
+            metrics,
         });
         (preparer, found)
     }
@@ -103,6 +126,18 @@ impl Node {
         let uuid = &inventory.by_minor(minor).unwrap().uuid;
         let instance = session.create_gpu_instance(uuid, profile_id, placement).unwrap();
         session.create_compute_instance(uuid, instance, multiprocessors).unwrap();
+    }
+
+    /// What the GPUs hold, as a session of its own reads it.
+    pub fn inventory(&self) -> Inventory {
+        Session::open(self.root.join("libnvidia-ml.so.1").as_os_str()).unwrap().inventory().unwrap()
+    }
+
+    /// Makes a GPU instance without a compute instance, as somebody else who is not finished.
+    pub fn foreign_half(&self, minor: u32, profile_id: u32, placement: Placement) {
+        let session = Session::open(self.root.join("libnvidia-ml.so.1").as_os_str()).unwrap();
+        let uuid = session.inventory().unwrap().by_minor(minor).unwrap().uuid.clone();
+        session.create_gpu_instance(&uuid, profile_id, placement).unwrap();
     }
 
     /// Removes a partition as somebody else would.

@@ -22,6 +22,8 @@ use crate::wait::wait_for;
 pub async fn up(options: &Options) -> Result<()> {
     let layout = Layout::new(&options.name.name)?;
     drop(layout.lock()?);
+    // Before the build, which may put another file in its place.
+    let program = own_program()?;
     for component in Component::VIRTUAL {
         ensure_built(component).await?;
     }
@@ -33,7 +35,7 @@ pub async fn up(options: &Options) -> Result<()> {
 
     let log_path = layout.root().with_extension("log");
     let log = fs::File::create(&log_path)?;
-    let mut command = Command::new(own_program()?);
+    let mut command = Command::new(program);
     command.arg("serve").args(["--name", &options.name.name]);
     command.args(["--nodes", &options.nodes.to_string(), "--gpus", &options.gpus.to_string()]);
     command.args(["--whole-gpu-nodes", &options.whole_gpu_nodes.to_string()]);

@@ -106,7 +106,8 @@ fn body(pod: &Pod, spec: &PodSpec, report: &Report<'_>) -> Value {
         "hostIP": report.host_ip,
         "hostIPs": [{"ip": report.host_ip}],
         "podIP": report.pod_ip,
-        "podIPs": [{"ip": report.pod_ip}],
+        // A node that was away gives its pods new addresses; merged, there would be two.
+        "podIPs": [{"$patch": "replace"}, {"ip": report.pod_ip}],
         "startTime": start.map_or(now, |time| time.0).to_string(),
         "initContainerStatuses": init,
         "containerStatuses": containers,

@@ -23,7 +23,7 @@ use crate::world::{Change, Delta, Key, View, version};
 /// Requests under way at a time.
 const AT_ONCE: usize = 64;
 /// How long one request may take.
-const TIME_LIMIT: Duration = Duration::from_secs(10);
+pub const TIME_LIMIT: Duration = Duration::from_secs(10);
 /// How often a request without an answer is repeated before it is given up.
 const ATTEMPTS: u32 = 8;
 

@@ -9,7 +9,7 @@ use k8s_openapi::api::resource::v1::{
     DeviceRequestAllocationResult, ResourceClaim, ResourceClaimConsumerReference,
 };
 use serde_json::{Value, json};
-use vingt_crds::{DecisionRecord, names};
+use vingt_crds::{DecidedDevice, DecisionRecord, names};
 
 use super::api::{Failure, Target, Writer};
 use crate::world::{Cache, Change, Claim, Delta, Key, Pod};
@@ -55,6 +55,11 @@ impl BindClaim {
     /// The claim.
     pub fn key(&self) -> &Key {
         &self.key
+    }
+
+    /// The devices decided for it.
+    pub fn devices(&self) -> &[DecidedDevice] {
+        &self.record.devices
     }
 }
 

@@ -18,7 +18,7 @@ use super::bind::{self, BindClaim, OpenGate};
 use super::pods::{one, reread};
 use super::queue::remove_finalizer;
 use super::{Engine, ensure};
-use crate::jobs::facts::{self, Gang, GatedWorker, Holders, gang_workload};
+use crate::jobs::facts::{self, Gang, GatedWorker, Holders, Sight, gang_workload};
 use crate::jobs::objects::{self, Parent};
 use crate::jobs::status::{self, Record};
 use crate::jobs::template::claim_template_name;
@@ -95,7 +95,9 @@ impl Engine {
             if self.pending.contains_key(&gang_workload(&key)) {
                 continue;
             }
-            let gang = facts::of(&key, &job, &self.world, members, &holders, &self.layout);
+            let (world, layout) = (&self.world, &self.layout);
+            let sight = Sight { world, members, holders: &holders, layout, now_ms };
+            let gang = facts::of(&key, &job, sight);
             let step = next_step(&gang.facts, now_ms);
             let mut it = Tracked { key, job, gang, step, record: Record::Nothing, pending: None };
             if it.step == GangStep::Queue {
@@ -226,6 +228,14 @@ impl Engine {
             claims.push(BindClaim::new(claim_key, claim, record, (pod_key, pod), &self.world.classes));
         }
         let touched: Vec<Key> = claims.iter().map(|claim| claim.key().clone()).collect();
+        let others = self.world.claims.iter().filter(|(key, _)| !touched.contains(key));
+        let held = others.flat_map(|(_, claim)| claim.devices());
+        let planned = claims.iter().flat_map(|claim| claim.devices().to_vec());
+        if let Some(gpu) = self.layout.overfull(held.chain(planned)) {
+            // It never should be: the plan holds its devices. The gang is withdrawn when its time is over.
+            tracing::error!(job = %it.key, %gpu, "the plan overlaps what others hold and is not carried out");
+            return;
+        }
         tracing::info!(job = %it.key, claims = claims.len(), "the claims of the gang are written");
         self.start(workload, |writer| async move {
             let mut changes = Vec::new();
@@ -273,6 +283,11 @@ impl Engine {
         let workload = gang_workload(&it.key);
         let object = format!("{workload}/status");
         let decides = it.pending.is_some();
+        // What is being written now may hold what this would let go of.
+        let lets_go = matches!(it.record, Record::Finish(_) | Record::Clear);
+        if lets_go && self.busy.contains(&workload) {
+            return;
+        }
         if !(if decides { self.free(&object) } else { self.free_for_words(&object) }) {
             return;
         }

@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use api::Target;
-pub use api::{Failure, Writer};
+pub use api::{Failure, TIME_LIMIT, Writer};
 
 use vingt_core::model::PodShape;
 

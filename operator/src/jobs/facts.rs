@@ -88,26 +88,42 @@ pub struct Gang {
     pub stuck: Option<String>,
 }
 
+/// What the facts are told from.
+#[derive(Clone, Copy)]
+pub struct Sight<'a> {
+    /// The objects.
+    pub world: &'a World,
+    /// The pods of the jobs.
+    pub members: &'a Members,
+    /// Which claims hold what.
+    pub holders: &'a Holders,
+    /// Where the devices are.
+    pub layout: &'a Layout,
+    /// The time, in milliseconds since 1970.
+    pub now_ms: i64,
+}
+
 /// What is known of the gang of `job`.
-pub fn of(
-    key: &Key,
-    job: &TrainingJob,
-    world: &World,
-    members: &Members,
-    holders: &Holders,
-    layout: &Layout,
-) -> Gang {
+pub fn of(key: &Key, job: &TrainingJob, sight: Sight<'_>) -> Gang {
+    let Sight { world, members, holders, layout, now_ms } = sight;
     let spec = &job.spec;
     let no_status = TrainingJobStatus::default();
     let status = job.status.as_ref().unwrap_or(&no_status);
     let mut gang = Gang::default();
     let mut live = BTreeSet::new();
+    let mut places: BTreeMap<u32, u32> = BTreeMap::new();
+    for (index, pod_key) in members.gang(key) {
+        if let Some(pod) = world.pods.get(pod_key).filter(|pod| !pod.deleting && !pod.ended) {
+            live.insert(pod.uid.as_str());
+            *places.entry(index).or_default() += 1;
+        }
+    }
     for (index, pod_key) in members.gang(key) {
         if let Some(pod) = world.pods.get(pod_key) {
-            if !pod.deleting && !pod.ended {
-                live.insert(pod.uid.as_str());
-            }
-            gang.count(index, pod_key, pod, world, status, holders);
+            // Two pods for one place: the Job controller removes one, which is waited for.
+            let assignment = status.assignments.iter().find(|assignment| assignment.worker == index);
+            let alone = places.get(&index).is_none_or(|pods| *pods == 1);
+            gang.count(pod_key, pod, world, (index, assignment.filter(|_| alone)), holders);
         }
     }
     // A worker that is done counts, also when its pod was removed since.
@@ -145,10 +161,12 @@ pub fn of(
         leaving: evicted.filter(|_| planned).map(|condition| leaving(&condition.reason)),
         admitted_ms,
         unready_since_ms: (planned && !all_well).then(|| {
-            let unready = condition(&status.conditions, ConditionType::PodsReady);
-            let since = unready
-                .filter(|c| c.status == "False")
-                .map_or(0, |c| c.last_transition_time.0.as_millisecond());
+            let since = match condition(&status.conditions, ConditionType::PodsReady) {
+                // It has just stopped being ready, which is not written yet.
+                Some(condition) if condition.status == "True" => now_ms,
+                Some(condition) => condition.last_transition_time.0.as_millisecond(),
+                None => 0,
+            };
             since.max(admitted_ms.unwrap_or(0))
         }),
         job: job_state(key, job, world),
@@ -163,11 +181,10 @@ pub fn of(
 impl Gang {
     fn count(
         &mut self,
-        index: u32,
         key: &Key,
         pod: &Pod,
         world: &World,
-        status: &TrainingJobStatus,
+        (index, assignment): (u32, Option<&Assignment>),
         holders: &Holders,
     ) {
         let pods: &mut PodCounts = &mut self.facts.pods;
@@ -193,8 +210,7 @@ impl Gang {
             self.well += 1;
         } else if !gated {
             // One that kube-scheduler refuses is on no node; the plan says where it was to go.
-            let planned = status.assignments.iter().find(|assignment| assignment.worker == index);
-            let node = pod.node.as_ref().or(planned.map(|assignment| &assignment.node));
+            let node = pod.node.as_ref().or(assignment.map(|assignment| &assignment.node));
             if let Some(node) = node.filter(|node| !self.unready_nodes.contains(node)) {
                 self.unready_nodes.push(node.clone());
             }
@@ -203,7 +219,7 @@ impl Gang {
             return;
         }
         pods.gated += 1;
-        let claim = worker_claim(key, pod, world, status, index, holders);
+        let claim = assignment.and_then(|assignment| worker_claim(key, pod, world, assignment, holders));
         match claim.as_ref().map(|(_, state)| state) {
             None => pods.claim_missing += 1,
             Some(ClaimState::Undecided | ClaimState::Recorded) => pods.claim_unwritten += 1,
@@ -223,8 +239,7 @@ fn worker_claim(
     key: &Key,
     pod: &Pod,
     world: &World,
-    status: &TrainingJobStatus,
-    index: u32,
+    assignment: &Assignment,
     holders: &Holders,
 ) -> Option<(Key, ClaimState)> {
     if !pod.gated_by_us_alone() {
@@ -237,7 +252,6 @@ fn worker_claim(
     if claim.owner.as_ref().is_none_or(|owner| owner.uid != pod.uid) {
         return None;
     }
-    let assignment = status.assignments.iter().find(|assignment| assignment.worker == index)?;
     let state = claim_state(claim, assignment, pod);
     // The worker before may still be leaving the device.
     if matches!(state, ClaimState::Undecided | ClaimState::Recorded) && holders.taken(assignment, &claim_key)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use vingt_core::model::{Device, DeviceIndex, DeviceSet, Gpu, GpuIndex, NodeIndex, Units};
 use vingt_core::{Counter, charge};
+use vingt_crds::DecidedDevice;
 use vingt_crds::names::device;
 
 use super::selector::Selector;
@@ -124,6 +125,27 @@ impl Layout {
             .get(at.gpu.0 as usize)
             .and_then(|gpu| gpu.devices.get(usize::from(at.device)))
             .map_or(0, |device| device.units)
+    }
+
+    /// The GPU that cannot hold all of these devices at once, if there is one.
+    /// Devices that are not published are left out.
+    pub fn overfull(&self, devices: impl Iterator<Item = DecidedDevice>) -> Option<String> {
+        let mut used: BTreeMap<GpuIndex, Vec<u64>> = BTreeMap::new();
+        for device in devices {
+            let Some(at) = self.find(&device.pool, &device.device) else { continue };
+            let Some(gpu) = self.gpus.get(at.gpu.0 as usize) else { continue };
+            let used = used.entry(at.gpu).or_insert_with(|| vec![0; gpu.capacity.len()]);
+            let consumed = gpu.devices.get(usize::from(at.device)).map(|device| device.consumes.as_slice());
+            for ((used, consumed), capacity) in
+                used.iter_mut().zip(consumed.unwrap_or_default()).zip(&gpu.capacity)
+            {
+                *used = used.saturating_add(*consumed);
+                if *used > *capacity {
+                    return Some(format!("{}/{}", device.pool, gpu.name));
+                }
+            }
+        }
+        None
     }
 
     /// The devices that all of `selectors` select; the error says what is not supported.
@@ -296,6 +318,20 @@ pub mod tests {
         let half = layout([slices("a", 1, 4), newer].concat());
         assert_eq!(half.complete, [false]);
         assert!(half.gpus.iter().all(|gpu| gpu.blocked) && !half.gpus.is_empty());
+    }
+
+    #[test]
+    fn devices_that_overlap_do_not_fit_a_gpu_together() {
+        let layout = layout(slices("a", 2, 1));
+        let device = |gpu: u32, name: &str| DecidedDevice {
+            request: "gpu".into(),
+            pool: "a".into(),
+            device: format!("gpu-{gpu}-mig-{name}"),
+        };
+        let overfull = |devices: Vec<DecidedDevice>| layout.overfull(devices.into_iter());
+        assert_eq!(overfull(vec![device(0, "3g40gb-0"), device(0, "3g40gb-4"), device(1, "7g80gb-0")]), None);
+        assert_eq!(overfull(vec![device(1, "3g40gb-0"), device(1, "7g80gb-0")]), Some("a/gpu-1".into()));
+        assert_eq!(overfull(vec![device(0, "3g40gb-0"), device(0, "3g40gb-0")]), Some("a/gpu-0".into()));
     }
 
     #[test]

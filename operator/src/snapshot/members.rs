@@ -29,6 +29,10 @@ impl Members {
                 continue;
             };
             let training = Key::new(&key.namespace, &owner.name);
+            // A Job of another name that says so is not the one that was made for it.
+            if *key != training {
+                continue;
+            }
             let current = world.training_jobs.get(&training).and_then(|job| job.metadata.uid.as_deref());
             if current == Some(owner.uid.as_str()) {
                 jobs.insert(&job.uid, training);

@@ -11,6 +11,7 @@ mod selector;
 use std::collections::{BTreeMap, BTreeSet};
 
 use vingt_core::model::{Node, PodShape, Snapshot, Workload};
+use vingt_crds::names;
 
 use crate::tenants::{self, Tenancy};
 use crate::world::{Key, Pod, World};
@@ -70,11 +71,17 @@ pub fn take(world: &World, layout: &mut Layout, known: &Known<'_>) -> Picture {
         tenant.used = used.get(name).copied().unwrap_or(0);
     }
     for (key, pod) in world.pods.iter().filter(|(_, pod)| pod.gated() && !pod.ended && !pod.deleting) {
-        let pending = known.pending.contains_key(&pod_workload(key));
-        if known.members.gang_of(key).is_none() && !pending {
-            let stage = stage(key, pod, world, layout, known, &mut picture);
-            picture.stages.insert(key.clone(), stage);
+        if known.members.gang_of(key).is_some() || known.pending.contains_key(&pod_workload(key)) {
+            continue;
         }
+        // The worker of a gang is never admitted by itself.
+        let stage = match pod.marks.get(names::TRAINING_JOB_LABEL) {
+            Some(job) => PodStage::Unmade(format!(
+                "it is a worker of TrainingJob {job}, which is gone or has another Job"
+            )),
+            None => stage(key, pod, world, layout, known, &mut picture),
+        };
+        picture.stages.insert(key.clone(), stage);
     }
     picture.snapshot.device_sets.clone_from(&layout.sets);
     picture

@@ -128,7 +128,9 @@ impl Occupancy {
         let mut ended: BTreeSet<u32> = done.iter().copied().collect();
         for (index, pod) in members.gang(key) {
             match world.pods.get(pod) {
-                Some(pod) if pod.ended => ended.insert(index),
+                // A worker that failed is made again, for the same device.
+                Some(pod) if pod.ended && pod.failure.is_none() => ended.insert(index),
+                Some(pod) if pod.ended => continue,
                 _ => live.insert(index),
             };
         }
@@ -322,6 +324,29 @@ mod tests {
             "spec": {"suspend": false}, "status": {"completedIndexes": "0"}})],
         );
         assert_eq!(held(&mut world, &none), (BTreeMap::from([("prod".into(), 28)]), 7, false, 1000));
+    }
+
+    #[test]
+    fn the_device_of_a_worker_that_failed_is_kept_for_the_next_one() {
+        let mut world = World::default();
+        list::<TrainingJob>(&mut world, [gang(&[A, B])]);
+        list::<Job>(
+            &mut world,
+            [json!({"apiVersion": "batch/v1", "kind": "Job",
+            "metadata": {"name": "t", "namespace": "p", "uid": "j", "resourceVersion": "1", "ownerReferences":
+                [{"apiVersion": "vingt.dev/v1alpha1", "kind": "TrainingJob", "name": "t", "uid": "t1", "controller": true}]}})],
+        );
+        let ended = |phase: &str| {
+            json!({"apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": "t-0", "namespace": "p", "resourceVersion": "1",
+                    "annotations": {"batch.kubernetes.io/job-completion-index": "0"},
+                    "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": "t", "uid": "j", "controller": true}]},
+                "spec": {"containers": []}, "status": {"phase": phase}})
+        };
+        list::<Pod>(&mut world, [ended("Failed")]);
+        assert_eq!(held(&mut world, &BTreeMap::new()).0["prod"], 56);
+        list::<Pod>(&mut world, [ended("Succeeded")]);
+        assert_eq!(held(&mut world, &BTreeMap::new()).0["prod"], 28);
     }
 
     #[test]

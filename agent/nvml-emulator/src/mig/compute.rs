@@ -84,9 +84,9 @@ pub(crate) fn create(
     start: Option<u32>,
 ) -> Result<u32, Code> {
     let serial = state.take_serial();
-    let seed = state.seed.clone();
     let gpu = state.gpu_mut(minor)?;
     let card = gpu.card()?;
+    let of = gpu.uuid.clone();
     let instance = gpu
         .instances
         .iter_mut()
@@ -107,7 +107,7 @@ pub(crate) fn create(
         serial,
         profile_id,
         start,
-        uuid: format!("MIG-{}", uuid::derive(&seed, &format!("instance {serial}"))),
+        uuid: format!("MIG-{}", uuid::derive(&of, &format!("instance {} at {start}", instance.id))),
     });
     instance.compute.sort_by_key(|compute| compute.id);
     Ok(serial)

@@ -128,7 +128,10 @@ fn what_another_process_does_is_seen_at_once() {
     run("destroy", &node);
     assert_eq!(uuid(&library, mig), Err(INVALID_ARGUMENT));
     let (_, _, again) = partition(&library, gpu, (14, 1), (2, 2));
-    assert_ne!(uuid(&library, again).expect("its UUID"), first, "a new instance has a new UUID");
+    assert_ne!(again, mig, "a new instance has a new handle");
+    assert_eq!(uuid(&library, again).expect("its UUID"), first, "the UUID is that of the place");
+    let (_, _, beside) = partition(&library, gpu, (14, 1), (4, 2));
+    assert_ne!(uuid(&library, beside).expect("its UUID"), first);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Facts of a gang, told from exact objects.
 
 use serde_json::{Value, json};
+use vingt_core::lifecycle::{GangStep, next_step};
 
 use super::*;
 use crate::snapshot::layout::tests::{list, slices};
@@ -74,10 +75,43 @@ fn world(pods: Vec<Value>, claims: Vec<Value>, job_status: Value) -> World {
     world
 }
 
+/// When the gang was admitted: 2026-01-01.
+const ADMITTED_MS: i64 = 1_767_225_600_000;
+const HOUR_MS: i64 = 3_600_000;
+
 fn gang(world: &World) -> Gang {
     let key = Key::new("p", "t");
     let job = world.training_jobs.get(&key).unwrap();
-    of(&key, job, world, &Members::of(world), &Holders::of(world), &Layout::of(&world.slices))
+    let (members, holders) = (Members::of(world), Holders::of(world));
+    let layout = Layout::of(&world.slices);
+    let now_ms = ADMITTED_MS + HOUR_MS;
+    of(&key, job, Sight { world, members: &members, holders: &holders, layout: &layout, now_ms })
+}
+
+/// The same gang, with a condition `PodsReady` since a minute after its admission.
+fn told_ready(mut world: World, truth: &str) -> World {
+    let job = world.training_jobs.get(&Key::new("p", "t")).unwrap();
+    let mut job = serde_json::to_value(job.as_ref()).unwrap();
+    job["status"]["conditions"] = json!([{"type": "PodsReady", "status": truth, "reason": "x", "message": "",
+        "lastTransitionTime": "2026-01-01T00:01:00Z"}]);
+    list::<TrainingJob>(&mut world, [job]);
+    world
+}
+
+#[test]
+fn a_gang_that_was_ready_has_its_whole_time_to_be_so_again() {
+    let ready = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+    let pods = || vec![pod(0, false, ready.clone()), pod(1, false, json!({"phase": "Failed"}))];
+    let now_ms = ADMITTED_MS + HOUR_MS;
+    let broken = gang(&told_ready(world(pods(), vec![], json!({})), "True"));
+    assert_eq!(broken.facts.unready_since_ms, Some(now_ms), "since now");
+    assert!(
+        matches!(next_step(&broken.facts, now_ms), GangStep::Wait { .. }),
+        "its failure is the Job's to tell"
+    );
+    let since = |truth| gang(&told_ready(world(pods(), vec![], json!({})), truth)).facts.unready_since_ms;
+    assert_eq!(since("False"), Some(ADMITTED_MS + 60_000), "since it stopped being so");
+    assert_eq!(gang(&world(pods(), vec![], json!({}))).facts.unready_since_ms, Some(ADMITTED_MS));
 }
 
 fn counts(live: u32, gated: u32, missing: u32, unwritten: u32, conflicting: u32, present: u32) -> PodCounts {
@@ -107,6 +141,28 @@ fn gated_workers_are_counted_by_how_far_their_claims_are() {
 
     let found = gang(&world(gated(), vec![claim(0, Some(B), true), claim(1, None, false)], json!({})));
     assert_eq!(found.facts.pods.claim_conflicting, 1, "another device than planned");
+}
+
+#[test]
+fn two_pods_for_one_place_wait_until_one_is_left() {
+    let mut twin = pod(0, true, json!({}));
+    twin["metadata"]["name"] = json!("t-0-twin");
+    twin["metadata"]["uid"] = json!("twin");
+    let pods = vec![pod(0, true, json!({})), twin, pod(1, true, json!({}))];
+    let found = gang(&world(pods, vec![claim(0, None, false), claim(1, None, false)], json!({})));
+    assert_eq!(found.facts.pods, counts(3, 3, 2, 1, 0, 3), "neither of the two is written");
+}
+
+#[test]
+fn a_job_of_another_name_brings_no_workers() {
+    let mut world = world(vec![pod(0, true, json!({}))], vec![], json!({}));
+    list::<Job>(
+        &mut world,
+        [json!({"apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": "forged", "namespace": "p", "uid": "j", "resourceVersion": "1",
+            "ownerReferences": controller("TrainingJob", "t", "tu")}})],
+    );
+    assert_eq!(gang(&world).facts.pods, PodCounts::default());
 }
 
 #[test]
