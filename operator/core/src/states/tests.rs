@@ -213,7 +213,7 @@ fn random_demand(random: &mut Random, demands: usize, most: f64) -> Vec<u64> {
 
 #[test]
 fn feasibility_agrees_with_an_integer_program() {
-    let cases: usize = std::env::var("VINGT_FIT_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
+    let cases: usize = std::env::var("VINGT_FIT_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000);
     let mut random = Random::new(20);
     let mut with_media = HOPPER.to_vec();
     with_media.push(MEDIA);
