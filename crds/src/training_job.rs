@@ -59,7 +59,7 @@ pub struct TrainingJobSpec {
     #[serde(default = "default_max_restarts")]
     #[schemars(range(min = 0, max = 1000))]
     pub max_restarts: u32,
-    /// Seconds, from the start, after which the job is ended as failed.
+    /// Seconds, from its first admission, after which the job is ended as failed; suspending it starts them anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 315_360_000))]
     pub active_deadline_seconds: Option<i64>,
@@ -121,6 +121,9 @@ pub struct TrainingJobStatus {
     /// When the gang was last admitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admitted_at: Option<Time>,
+    /// When it was first admitted since it was last suspended: `activeDeadlineSeconds` counts from here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_admitted_at: Option<Time>,
     /// How often the gang was restarted after a failure.
     pub restarts: u32,
     /// How often the gang was withdrawn since it last ran: its wait for the next try grows with it.
@@ -149,4 +152,7 @@ pub struct Assignment {
     pub node: String,
     /// The devices, by the request names of the worker's claim.
     pub devices: Vec<DecidedDevice>,
+    /// What they are charged together; 56 units are one GPU.
+    #[serde(default)]
+    pub units: u64,
 }

@@ -46,7 +46,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
 
     // Only now: lists taken from here on hold everything that the leader before wrote.
     let (to, changes) = mpsc::unbounded_channel();
-    let watches = watch_all(&client, &to);
+    let mut watches = watch_all(&client, &to);
     drop(to);
     let ready = health.clone();
     let engine = Engine::new(Setup {
@@ -61,13 +61,15 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         }),
     });
     let lost = tokio::select! {
-        why = term.lost() => Some(why),
+        why = term.lost() => Some(format!("the lease is lost, and another process may lead now: {why}")),
         () = engine.run(stop.clone()) => None,
+        // Without it, its kind would be seen as it was, for ever.
+        ended = watches.join_next() => Some(format!("a watch ended unexpectedly: {ended:?}")),
     };
     drop(watches);
     metrics.leader.set(0);
     if let Some(why) = lost {
-        bail!("the lease is lost, and another process may lead now: {why}");
+        bail!(why);
     }
     term.leave().await;
     finished(server).await

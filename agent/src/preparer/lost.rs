@@ -55,12 +55,12 @@ impl Inner {
         let made = |index: &&usize| matches!(entry.devices[**index].created, Created::Partition { .. });
         let lost: Vec<usize> = gone.iter().filter(made).copied().collect();
         if !lost.is_empty() {
-            let lose = |entry: &mut Entry| {
+            let give_up = |entry: &mut Entry| {
                 for index in &lost {
                     entry.devices[*index].created = Created::Lost;
                 }
             };
-            self.parts.journal.change_entry(uid, lose).await?;
+            self.parts.journal.change_entry(uid, give_up).await?;
         }
         for index in &lost {
             self.parts.metrics.partition_lost();

@@ -17,9 +17,9 @@
 //! kubelet/        the kubelet's folder: plugins/, plugins_registry/, pods/
 //! cdi/            CDI specs, written by the agent, read by containerd
 //! state/          the agent's journal
-//! driver/         what the driver's installation is on a node with GPUs:
+//! gpu/            node.yaml, the GPUs' state and their proc/ tree; also what a
+//!                 driver's installation is on other nodes, with
 //!                 usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1
-//! gpu/            node.yaml, the GPUs' state and their proc/ tree
 //! containerd/     images and containers
 //! cni/            network configuration and addresses in use
 //! images/         the lab's images

@@ -71,7 +71,6 @@ impl Network {
         ip(&["route", "add", &pods, "via", &via, "dev", &interface])?;
         Ok(())
     }
-
 }
 
 /// Gives the node one more address, for pods to reach.

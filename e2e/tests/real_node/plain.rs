@@ -1,14 +1,16 @@
 //! The node without vingt: pods run on it, and nothing of it is left.
 
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
 use vingt_e2e::build::go::{Component, ensure_built};
-use vingt_e2e::build::rust;
+use vingt_e2e::build::rust::{self, Artifacts};
+use vingt_e2e::cleanup;
 use vingt_e2e::control_plane::{self, ControlPlane};
 use vingt_e2e::layout::Layout;
 use vingt_e2e::process::end_recorded;
@@ -35,20 +37,33 @@ async fn pods_run_and_nothing_is_left() -> Result<()> {
         kubernetes: kubernetes.clone(),
     };
     let artifacts = rust::build().await?;
-    vingt_e2e::cleanup::clean(&layout).await?;
+    cleanup::clean(&layout).await?;
     real_node::clean(&layout).await?;
     layout.create()?;
-
     let mut control_plane = ControlPlane::start(&layout, &control).await?;
-    let before = Traces::of(&layout)?;
+    let result = scenario(&layout, &binaries, &artifacts, &mut control_plane, &kubernetes).await;
+    control_plane.stop().await;
+    cleanup::clean(&layout).await?;
+    result
+}
+
+async fn scenario(
+    layout: &Layout,
+    binaries: &Binaries,
+    artifacts: &Artifacts,
+    control_plane: &mut ControlPlane,
+    kubernetes: &Path,
+) -> Result<()> {
+    let before = Traces::of(layout)?;
     let config = NodeConfig { name: "real-0".into(), gpus: 2, mig: true };
-    let mut node = RealNode::start(&layout, &binaries, &artifacts, &control_plane, config).await?;
+    let mut node = RealNode::start(layout, binaries, artifacts, control_plane, config).await?;
 
     let pods: Api<Pod> = Api::namespaced(control_plane.admin(), "default");
     pods.create(&PostParams::default(), &sleeper("plain")?).await?;
     running(&pods, "plain").await?;
     let kubectl = Kubectl::new(kubernetes.join("kubectl"), layout.kubeconfig());
-    assert_eq!(kubectl.run(&["exec", "plain", "--", "cat", "/proc/1/cmdline"]).await?, "sleep\0infinity\0");
+    let command = kubectl.run(&["exec", "plain", "--", "cat", "/proc/1/cmdline"]).await?;
+    ensure!(command == "sleep\0infinity\0", "process 1 of the pod is {command:?}");
     let logs = || async {
         let text = kubectl.run(&["logs", "plain"]).await?;
         Ok(text.contains("the API server answers").then_some(()))
@@ -61,7 +76,7 @@ async fn pods_run_and_nothing_is_left() -> Result<()> {
     })
     .await?;
     let restarts = pods.get("plain").await?.status.and_then(|status| status.container_statuses);
-    assert_eq!(restarts.unwrap_or_default()[0].restart_count, 0, "the pod did not run on");
+    ensure!(restarts.unwrap_or_default()[0].restart_count == 0, "the pod did not run on");
 
     pods.delete("plain", &DeleteParams::default()).await?;
     wait_for(SOON, "the pod to be gone", || async {
@@ -70,20 +85,22 @@ async fn pods_run_and_nothing_is_left() -> Result<()> {
     .await?;
     pods.create(&PostParams::default(), &sleeper("left")?).await?;
     running(&pods, "left").await?;
-    assert_ne!(Traces::of(&layout)?, before, "a running node leaves traces, or this test sees none");
+    ensure!(Traces::of(layout)? != before, "a running node has no traces: this test is blind");
     node.stop().await?;
-    assert_eq!(Traces::of(&layout)?, before);
+    before.compare(&Traces::of(layout)?)?;
 
-    // And once more, for a crash: what is dropped here ends without notice.
+    // And once more, with a crash of the lab.
     let config = NodeConfig { name: "real-0".into(), gpus: 2, mig: true };
-    let node = RealNode::start(&layout, &binaries, &artifacts, &control_plane, config).await?;
-    running(&pods, "left").await?;
+    let node = RealNode::start(layout, binaries, artifacts, control_plane, config).await?;
+    wait_for(SOON, "the pod to run again", || async {
+        kubectl.run(&["exec", "left", "--", "true"]).await.map(Some)
+    })
+    .await?;
     std::mem::forget(node);
     control_plane.stop().await;
     end_recorded(&layout.records(), Duration::from_secs(10)).await;
-    real_node::clean(&layout).await?;
-    assert_eq!(Traces::of(&layout)?, before);
-    vingt_e2e::cleanup::clean(&layout).await
+    real_node::clean(layout).await?;
+    before.compare(&Traces::of(layout)?)
 }
 
 /// A pod that runs until it is deleted.

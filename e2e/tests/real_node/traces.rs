@@ -1,6 +1,6 @@
 //! What a node could leave on the machine.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use vingt_e2e::layout::Layout;
 
 /// Everything of this machine that a node could leave changed.
@@ -15,6 +15,12 @@ pub struct Traces {
 }
 
 impl Traces {
+    /// Fails unless everything is as it was.
+    pub fn compare(&self, now: &Self) -> Result<()> {
+        ensure!(self == now, "the node changed the machine; before:\n{self:#?}\nnow:\n{now:#?}");
+        Ok(())
+    }
+
     pub fn of(layout: &Layout) -> Result<Self> {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();

@@ -288,7 +288,7 @@ pub enum WaitReason {
     },
     /// It would not fit even if the cluster were empty.
     NeverFits {
-        /// What was asked for, in words (`2 × 8 gpu`).
+        /// What was asked for, in words (`2 × 8 GPUs`).
         asked: String,
         /// How many pods would fit into the empty cluster.
         empty_cluster_fits: u32,

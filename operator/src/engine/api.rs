@@ -23,7 +23,7 @@ use crate::world::{Change, Delta, Key, View, version};
 /// Requests under way at a time.
 const AT_ONCE: usize = 64;
 /// How long one request may take.
-pub const TIME_LIMIT: Duration = Duration::from_secs(10);
+pub const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// How often a request without an answer is repeated before it is given up.
 const ATTEMPTS: u32 = 8;
 
@@ -77,17 +77,30 @@ pub struct Target {
     pub key: Key,
     /// The subresource, if not the object itself.
     pub subresource: Option<&'static str>,
+    /// How often a request without an answer is sent.
+    attempts: u32,
 }
 
 impl Target {
     /// An object of kind `K`.
     pub fn object<K: kube::Resource<DynamicType = ()>>(key: &Key) -> Self {
-        Self { resource: ApiResource::erase::<K>(&()), key: key.clone(), subresource: None }
+        Self {
+            resource: ApiResource::erase::<K>(&()),
+            key: key.clone(),
+            subresource: None,
+            attempts: ATTEMPTS,
+        }
     }
 
     /// The status of an object of kind `K`.
     pub fn status<K: kube::Resource<DynamicType = ()>>(key: &Key) -> Self {
         Self { subresource: Some("status"), ..Self::object::<K>(key) }
+    }
+
+    /// A write that decides: it is sent until the API server says whether it
+    /// happened. It carries a version, so that it happens once at most.
+    pub fn settled(self) -> Self {
+        Self { attempts: u32::MAX, ..self }
     }
 }
 
@@ -126,7 +139,7 @@ impl Writer {
         let api = self.api(target);
         let name = &target.key.name;
         let answer = self
-            .insist(target, || async {
+            .insist(target, target.attempts, || async {
                 match target.subresource {
                     Some(subresource) => api.patch_subresource(subresource, name, params, patch).await,
                     None => api.patch(name, params, patch).await,
@@ -154,13 +167,13 @@ impl Writer {
         let params = PostParams { dry_run, field_manager: Some(names::OPERATOR.into()) };
         let object: DynamicObject = serde_json::from_value(object.clone())
             .map_err(|error| Failure::Refused(format!("it is no object: {error}")))?;
-        self.insist(target, || api.create(&params, &object)).await
+        self.insist(target, ATTEMPTS, || api.create(&params, &object)).await
     }
 
     /// Reads an object.
     pub async fn read(&self, target: &Target) -> Result<DynamicObject, Failure> {
         let api = self.api(target);
-        self.insist(target, || api.get(&target.key.name)).await
+        self.insist(target, ATTEMPTS, || api.get(&target.key.name)).await
     }
 
     /// Deletes an object if it is still the one with that UID; what it owns goes after it.
@@ -171,8 +184,9 @@ impl Writer {
             preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
             ..DeleteParams::default()
         };
-        let deleted =
-            self.insist(target, || async { api.delete(&target.key.name, &params).await.map(|_| ()) }).await;
+        let deleted = self
+            .insist(target, ATTEMPTS, || async { api.delete(&target.key.name, &params).await.map(|_| ()) })
+            .await;
         match deleted {
             Err(Failure::Stale) => Ok(()),
             other => other,
@@ -183,7 +197,7 @@ impl Writer {
     pub async fn reread<V: View>(&self, target: &Target) -> Result<Change, Failure> {
         let api = self.api(target);
         loop {
-            match self.insist(target, || api.get(&target.key.name)).await {
+            match self.insist(target, ATTEMPTS, || api.get(&target.key.name)).await {
                 Ok(object) => return applied::<V>(object),
                 Err(Failure::Unknown(why)) => {
                     tracing::warn!(object = %target.key, kind = %target.resource.kind, error = %why, "cannot be read; it is tried again");
@@ -201,10 +215,11 @@ impl Writer {
         }
     }
 
-    /// Sends a request until there is an answer, [`ATTEMPTS`] times.
+    /// Sends a request until there is an answer, `attempts` times.
     async fn insist<T, F: Future<Output = kube::Result<T>>>(
         &self,
         target: &Target,
+        attempts: u32,
         request: impl Fn() -> F,
     ) -> Result<T, Failure> {
         let mut pause = Duration::from_millis(100);
@@ -220,7 +235,7 @@ impl Writer {
             };
             self.metrics.count_write(&target.resource.kind, result.as_ref().err());
             match result {
-                Err(Failure::Unknown(why)) if attempt < ATTEMPTS => {
+                Err(Failure::Unknown(why)) if attempt < attempts => {
                     tracing::debug!(object = %target.key, kind = %target.resource.kind, error = %why, "repeated");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(3));

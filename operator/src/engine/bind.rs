@@ -127,10 +127,16 @@ fn pin(required: &[core::NodeSelectorTerm], node: &str) -> Vec<core::NodeSelecto
     if terms.is_empty() {
         terms.push(core::NodeSelectorTerm::default());
     }
-    for term in &mut terms {
+    // A term that says nothing matches no node, and may not be narrowed.
+    for term in terms.iter_mut().filter(|term| !required.contains(term) || !says_nothing(term)) {
         term.match_fields.get_or_insert_default().push(name.clone());
     }
     terms
+}
+
+fn says_nothing(term: &core::NodeSelectorTerm) -> bool {
+    let none = |list: &Option<Vec<core::NodeSelectorRequirement>>| list.as_ref().is_none_or(Vec::is_empty);
+    none(&term.match_expressions) && none(&term.match_fields)
 }
 
 fn consumer(key: &Key, uid: &str) -> ResourceClaimConsumerReference {
@@ -237,7 +243,8 @@ async fn record(writer: &Writer, mut claim: BindClaim) -> Result<(BindClaim, Opt
         return Ok((claim, None));
     }
     let patch = record_patch(&claim);
-    let change = writer.merge::<Claim>(&Target::object::<ResourceClaim>(&claim.key), &patch).await?;
+    let change =
+        writer.merge::<Claim>(&Target::object::<ResourceClaim>(&claim.key).settled(), &patch).await?;
     if let Change::Claim(Delta::Applied(_, version, _)) = &change {
         claim.version = version.to_string();
     }
@@ -263,7 +270,7 @@ async fn allocate(writer: &Writer, claim: BindClaim) -> Result<Option<Change>, F
         "metadata": {"uid": claim.uid, "resourceVersion": claim.version},
         "status": {"allocation": allocation, "reservedFor": [claim.consumer]},
     });
-    writer.merge::<Claim>(&Target::status::<ResourceClaim>(&claim.key), &patch).await.map(Some)
+    writer.merge::<Claim>(&Target::status::<ResourceClaim>(&claim.key).settled(), &patch).await.map(Some)
 }
 
 /// Adds reservations.
@@ -274,7 +281,9 @@ pub async fn write_shares(
 ) -> Result<(), Failure> {
     for share in shares {
         if let Some(patch) = share.patch {
-            changes.push(writer.merge::<Claim>(&Target::status::<ResourceClaim>(&share.key), &patch).await?);
+            changes.push(
+                writer.merge::<Claim>(&Target::status::<ResourceClaim>(&share.key).settled(), &patch).await?,
+            );
         }
     }
     Ok(())
@@ -303,6 +312,14 @@ pub struct Undo {
 }
 
 impl Undo {
+    /// What is to be taken back of a decision for `workload`, of which nobody but the pod makes use.
+    pub fn of_change(change: &Change, workload: &str, pod_uid: &str) -> Option<Self> {
+        let Change::Claim(Delta::Applied(key, _, claim)) = change else { return None };
+        let ours = claim.decision.as_ref().is_ok_and(|record| record.workload == workload);
+        let alone = claim.reserved_for.iter().all(|consumer| consumer.uid == pod_uid);
+        (ours && alone && claim.protected()).then(|| Self::new(key, claim))
+    }
+
     /// Takes back what was decided for `claim`.
     pub fn new(key: &Key, claim: &Claim) -> Self {
         Self {
@@ -323,7 +340,8 @@ pub async fn undo(writer: &Writer, claims: Vec<Undo>, changes: &mut Vec<Change>)
                 "metadata": {"uid": claim.uid, "resourceVersion": claim.version},
                 "status": {"allocation": null, "reservedFor": null},
             });
-            let change = writer.merge::<Claim>(&Target::status::<ResourceClaim>(&claim.key), &patch).await?;
+            let change =
+                writer.merge::<Claim>(&Target::status::<ResourceClaim>(&claim.key).settled(), &patch).await?;
             if let Change::Claim(Delta::Applied(_, version, _)) = &change {
                 claim.version = version.to_string();
             }
@@ -337,7 +355,9 @@ pub async fn undo(writer: &Writer, claims: Vec<Undo>, changes: &mut Vec<Change>)
             "finalizers": finalizers,
             "annotations": {names::DECISION: null},
         }});
-        changes.push(writer.merge::<Claim>(&Target::object::<ResourceClaim>(&claim.key), &patch).await?);
+        changes.push(
+            writer.merge::<Claim>(&Target::object::<ResourceClaim>(&claim.key).settled(), &patch).await?,
+        );
     }
     Ok(())
 }

@@ -1,14 +1,15 @@
 //! One cycle: take the picture, have the core plan, start what follows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
+use tokio::time::Instant;
 use vingt_core::model::Plan;
 
 use super::gangs::Tracked;
 use super::{Engine, now_ms};
 use crate::snapshot::members::Members;
-use crate::snapshot::pods::PodStage;
+use crate::snapshot::pods::{PodStage, pod_workload};
 use crate::snapshot::{self, Known, Picture, Subject};
 use crate::tenants::Tenancy;
 use crate::world::Key;
@@ -20,8 +21,15 @@ impl Engine {
         let tenancy = Tenancy::of(&self.world, &self.namespace);
         let members = Members::of(&self.world);
         let avoid = self.avoid.iter().map(|(owner, avoided)| (owner.as_str(), &avoided.nodes)).collect();
-        let known = Known { tenancy: &tenancy, members: &members, pending: &self.pending, avoid };
+        let now = Instant::now();
+        let paused = self.failed.iter().filter(|(_, (_, until))| *until > now);
+        let next = paused.clone().map(|(_, (_, until))| *until).min();
+        let paused: BTreeSet<&str> = paused.map(|(object, _)| object.as_str()).collect();
+        let known = Known { tenancy: &tenancy, members: &members, pending: &self.pending, paused, avoid };
         let mut picture = snapshot::take(&self.world, &mut self.layout, &known);
+        if let Some(next) = next {
+            self.look_again_at(next);
+        }
         let mut gangs = self.track_gangs(&mut picture, &tenancy, &members, now_ms);
         let plan = vingt_core::plan(&picture.snapshot, now_ms);
         self.count(&picture, &plan);
@@ -46,6 +54,7 @@ impl Engine {
         self.keep_templates(&tenancy);
         self.sweep_claims();
         self.take_back_stuck_pods(&members, now_ms);
+        self.replace_unserved_pods(&tenancy, &members, now_ms);
         self.follow_servers(&tenancy, &members, &reasons.pods, now);
         let waiting = waiting(&tenancy, &reasons);
         self.tell_tenants(&tenancy, &snapshot.tenants, &waiting, now);
@@ -121,8 +130,9 @@ impl Engine {
             PodStage::Waits(why) => self.explain_pod(key, why),
             PodStage::Unmade(why) => self.explain_pod_later(key, why),
             PodStage::Plan(_) => {
-                if let Some(why) = planned {
-                    self.explain_pod(key, why);
+                let refusal = self.refusals.get(&pod_workload(key)).map(|failure| failure.words().to_owned());
+                if let Some(why) = planned.map(str::to_owned).or(refusal) {
+                    self.explain_pod(key, &why);
                 }
             }
             PodStage::Bind(binding) => {

@@ -19,29 +19,51 @@ impl Events {
         Self { recorder: Recorder::new(writer.client().clone(), reporter) }
     }
 
-    /// Tells that something went as it should.
-    pub fn normal(&self, about: ObjectReference, reason: &str, action: &str, note: &str) {
-        self.publish(EventType::Normal, about, reason, action, note);
-    }
-
-    /// Tells that something needs attention.
-    pub fn warning(&self, about: ObjectReference, reason: &str, action: &str, note: &str) {
-        self.publish(EventType::Warning, about, reason, action, note);
-    }
-
-    fn publish(&self, type_: EventType, about: ObjectReference, reason: &str, action: &str, note: &str) {
+    /// Tells it.
+    pub fn publish(&self, announcement: Announcement) {
         let recorder = self.recorder.clone();
-        let event = Event {
-            type_,
-            reason: reason.to_owned(),
-            note: Some(note.chars().take(1000).collect()),
-            action: action.to_owned(),
-            secondary: None,
-        };
         tokio::spawn(async move {
+            let Announcement { event, about } = announcement;
             if let Err(error) = recorder.publish(&event, &about).await {
                 tracing::debug!(%error, reason = %event.reason, "an event was not published");
             }
         });
     }
+}
+
+/// Something to be told of an object.
+pub struct Announcement {
+    event: Event,
+    about: ObjectReference,
+}
+
+impl Announcement {
+    /// Something went as it should.
+    pub fn normal(about: ObjectReference, reason: &str, action: &str, note: String) -> Self {
+        Self::new(EventType::Normal, about, reason, action, note)
+    }
+
+    /// Something needs attention.
+    pub fn warning(about: ObjectReference, reason: &str, action: &str, note: String) -> Self {
+        Self::new(EventType::Warning, about, reason, action, note)
+    }
+
+    fn new(type_: EventType, about: ObjectReference, reason: &str, action: &str, note: String) -> Self {
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(short(note)),
+            action: action.to_owned(),
+            secondary: None,
+        };
+        Self { event, about }
+    }
+}
+
+/// At most as many bytes as the API takes.
+fn short(mut note: String) -> String {
+    const MAX_BYTES: usize = 1000;
+    let end = (0..=MAX_BYTES.min(note.len())).rev().find(|end| note.is_char_boundary(*end)).unwrap_or(0);
+    note.truncate(end);
+    note
 }

@@ -7,14 +7,15 @@ use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::resource::v1::ResourceClaimTemplate;
 use k8s_openapi::jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 use vingt_core::ClaimState;
-use vingt_core::lifecycle::{GangStep, next_step};
+use vingt_core::lifecycle::{GangStep, JobState, next_step};
 use vingt_core::model::{Admission, Snapshot, Workload};
 use vingt_crds::{Assignment, DecidedDevice, DecisionRecord, TrainingJob};
 
 use super::api::{Failure, Target, Writer};
 use super::bind::{self, BindClaim, OpenGate};
+use super::events::Announcement;
 use super::pods::{one, reread};
 use super::queue::remove_finalizer;
 use super::{Engine, ensure};
@@ -27,6 +28,9 @@ use crate::snapshot::occupancy::{Pending, PendingPod};
 use crate::snapshot::{Picture, Subject};
 use crate::tenants::Tenancy;
 use crate::world::{Change, Job, Key, Owned, ServiceKind, TemplateKind};
+
+/// How long the pods of a Job may take to be made without a word.
+const PODS_WITHIN_MS: i64 = 15_000;
 
 /// A `TrainingJob` in one cycle.
 pub(super) struct Tracked {
@@ -46,16 +50,33 @@ impl Tracked {
         &self.key
     }
 
+    /// Whether its Job runs and has not made all pods after a while.
+    fn lacks_pods(&self, now_ms: i64) -> bool {
+        self.gang.facts.pods.live < self.gang.facts.workers && self.takes_long(now_ms)
+    }
+
+    /// Whether the claims of its pods cannot be written after a while.
+    fn lacks_claims(&self, now_ms: i64) -> bool {
+        self.gang.facts.pods.claim_missing > 0 && self.takes_long(now_ms)
+    }
+
+    fn takes_long(&self, now_ms: i64) -> bool {
+        let facts = &self.gang.facts;
+        let started_ms = facts.admitted_ms.unwrap_or(now_ms);
+        let waits = facts.planned && facts.leaving.is_none() && facts.job == JobState::Running;
+        waits && now_ms.saturating_sub(started_ms) > PODS_WITHIN_MS
+    }
+
     /// Takes the plan for it.
     pub(super) fn admit(&mut self, admission: &Admission, workload: &Workload, snapshot: &Snapshot) {
         let mut pending = Pending { tenant: workload.tenant.clone(), pods: vec![] };
         let mut assignments = Vec::with_capacity(admission.pods.len());
         for (worker, placement) in (0..).zip(&admission.pods) {
             let node = &snapshot.nodes[placement.node.0 as usize].name;
-            let name = |at: &vingt_core::model::DeviceIndex| {
-                snapshot.gpus[at.gpu.0 as usize].devices[usize::from(at.device)].name.clone()
-            };
-            let devices: Vec<String> = placement.devices.iter().flatten().map(name).collect();
+            let placed = placement.devices.iter().flatten();
+            let placed = placed.map(|at| &snapshot.gpus[at.gpu.0 as usize].devices[usize::from(at.device)]);
+            let units = placed.clone().map(|device| device.units).sum();
+            let devices: Vec<String> = placed.map(|device| device.name.clone()).collect();
             let decided = |device: &String| DecidedDevice {
                 request: "gpu".into(),
                 pool: node.clone(),
@@ -65,6 +86,7 @@ impl Tracked {
                 worker,
                 node: node.clone(),
                 devices: devices.iter().map(decided).collect(),
+                units,
             });
             pending.pods.push(PendingPod {
                 pod: None,
@@ -100,7 +122,9 @@ impl Engine {
             let gang = facts::of(&key, &job, sight);
             let step = next_step(&gang.facts, now_ms);
             let mut it = Tracked { key, job, gang, step, record: Record::Nothing, pending: None };
-            if it.step == GangStep::Queue {
+            let workload = gang_workload(&it.key);
+            let paused = self.paused(&workload) || self.paused(&format!("{workload}/status"));
+            if it.step == GangStep::Queue && !paused {
                 it.record = match self.queue(&it.key, &it.job, tenancy, now_ms) {
                     Ok(Some(workload)) => {
                         picture.enter(Subject::Gang(it.key.clone()), workload);
@@ -156,6 +180,17 @@ impl Engine {
             let refusal = self.refusals.get(&gang_workload(&it.key));
             it.gang.stuck = refusal.map(|failure| failure.words().to_owned());
         }
+        if it.gang.stuck.is_none() && it.lacks_pods(now_ms) {
+            let job = &it.key.name;
+            it.gang.stuck =
+                Some(format!("its pods are not being made: `kubectl describe job {job}` says why"));
+        }
+        if it.gang.stuck.is_none() && it.lacks_claims(now_ms) {
+            let missing = it.gang.facts.pods.claim_missing;
+            it.gang.stuck = Some(format!(
+                "the ResourceClaims of {missing} workers are not made yet, or their devices are not free yet"
+            ));
+        }
         if it.step != GangStep::Release {
             self.tell_gang(it, tenancy, now_ms);
         }
@@ -174,9 +209,11 @@ impl Engine {
             GangStep::CreateJob => {
                 self.start(workload, |writer| async move { create(&writer, &key, &job).await });
             }
-            GangStep::Resume | GangStep::Suspend => {
-                let patch =
-                    json!({"metadata": {"uid": current}, "spec": {"suspend": it.step == GangStep::Suspend}});
+            GangStep::Resume => {
+                self.start(workload, |writer| async move { resume(&writer, &key, &job, &current).await });
+            }
+            GangStep::Suspend => {
+                let patch = suspend(&current, true);
                 self.start(workload, |writer| async move { one(writer.merge::<Job>(&target, &patch).await) });
             }
             GangStep::DeleteJob => {
@@ -212,14 +249,12 @@ impl Engine {
             else {
                 return;
             };
-            let units =
-                assignment.devices.iter().filter_map(|device| self.layout.find(&device.pool, &device.device));
             let record = DecisionRecord {
                 version: DecisionRecord::VERSION,
                 claim: claim.uid.clone(),
                 node: assignment.node.clone(),
                 devices: assignment.devices.clone(),
-                units: units.map(|at| self.layout.units(at)).sum(),
+                units: assignment.units,
                 tenant: status.tenant.clone(),
                 workload: workload.clone(),
                 start,
@@ -231,7 +266,7 @@ impl Engine {
         let others = self.world.claims.iter().filter(|(key, _)| !touched.contains(key));
         let held = others.flat_map(|(_, claim)| claim.devices());
         let planned = claims.iter().flat_map(|claim| claim.devices().to_vec());
-        if let Some(gpu) = self.layout.overfull(held.chain(planned)) {
+        if let Some(gpu) = self.layout.overfull(planned, held) {
             // It never should be: the plan holds its devices. The gang is withdrawn when its time is over.
             tracing::error!(job = %it.key, %gpu, "the plan overlaps what others hold and is not carried out");
             return;
@@ -282,20 +317,18 @@ impl Engine {
         }
         let workload = gang_workload(&it.key);
         let object = format!("{workload}/status");
-        let decides = it.pending.is_some();
-        // What is being written now may hold what this would let go of.
-        let lets_go = matches!(it.record, Record::Finish(_) | Record::Clear);
-        if lets_go && self.busy.contains(&workload) {
-            return;
-        }
-        if !(if decides { self.free(&object) } else { self.free_for_words(&object) }) {
+        // What makes a plan, or lets go of it, is not written beside anything that follows from a plan.
+        let alone = matches!(it.record, Record::Admit(_) | Record::Finish(_) | Record::Clear);
+        let free =
+            if alone { self.free(&object) && self.free(&workload) } else { self.free_for_words(&object) };
+        if !free {
             return;
         }
         let only_words = matches!(it.record, Record::Waits(_)) && old.state == new.state;
-        if only_words && !self.may_tell(&workload, &new.why, false) {
+        if only_words && !self.may_tell(&workload, false) {
             return;
         }
-        self.announce_gang(&it, &old, &new);
+        self.announce_gang(&it, &object, &old, &new);
         let body = json!({
             "apiVersion": "vingt.dev/v1alpha1", "kind": "TrainingJob",
             "metadata": {
@@ -304,27 +337,29 @@ impl Engine {
             },
             "status": new,
         });
-        let target = Target::status::<TrainingJob>(&it.key);
+        let target = Target::status::<TrainingJob>(&it.key).settled();
         let write = |writer: Writer| async move {
             let result = writer.apply::<TrainingJob>(&target, &body).await;
             let mut changes = Vec::new();
             if result.is_err() {
-                let object = Target { subresource: None, ..target };
+                let object = Target::object::<TrainingJob>(&target.key);
                 changes.extend(writer.reread::<TrainingJob>(&object).await);
             }
             let (change, result) = one(result);
             changes.extend(change);
             (changes, result)
         };
+        let objects = if alone { vec![object, workload.clone()] } else { vec![object] };
         match it.pending {
-            Some(pending) => self.start_decision(workload, object, pending, write),
-            None => self.start(object, write),
+            Some(pending) => self.start_decision(workload, objects, pending, write),
+            None => self.start_all(objects, write),
         }
     }
 
     fn announce_gang(
-        &self,
+        &mut self,
         it: &Tracked,
+        object: &str,
         old: &vingt_crds::TrainingJobStatus,
         new: &vingt_crds::TrainingJobStatus,
     ) {
@@ -353,27 +388,21 @@ impl Engine {
             ("", nodes) => format!("{} of {} on {nodes}", new.workers, new.gpu),
             (why, _) => why.to_owned(),
         };
-        if matches!(new.state.as_str(), "Starting" | "Running" | "Succeeded" | "Suspended") {
-            self.events.normal(about, &new.state, "Reconcile", &note);
+        let announcement = if matches!(new.state.as_str(), "Starting" | "Running" | "Succeeded" | "Suspended")
+        {
+            Announcement::normal(about, &new.state, "Reconcile", note)
         } else {
-            self.events.warning(about, &new.state, "Reconcile", &note);
-        }
+            Announcement::warning(about, &new.state, "Reconcile", note)
+        };
+        self.announcements.insert(object.to_owned(), announcement);
     }
 }
 
+/// Makes the Job, and what its pods need.
 async fn create(writer: &Writer, key: &Key, job: &TrainingJob) -> (Vec<Change>, Result<(), Failure>) {
-    let uid = job.metadata.uid.clone().unwrap_or_default();
-    let parent = Parent::training(job);
     let mut changes = Vec::new();
     let result = async {
-        let template_key = Key::new(&key.namespace, &claim_template_name(&key.name));
-        let target = Target::object::<ResourceClaimTemplate>(&template_key);
-        changes.push(
-            ensure::<Owned<TemplateKind>>(writer, &target, &parent.claim_template(&job.spec.gpu), &uid)
-                .await?,
-        );
-        let target = Target::object::<core::Service>(key);
-        changes.push(ensure::<Owned<ServiceKind>>(writer, &target, &parent.service(None), &uid).await?);
+        let uid = prepare(writer, key, job, &mut changes).await?;
         let object = objects::job(job).map_err(Failure::Refused)?;
         changes.push(ensure::<Job>(writer, &Target::object::<batch::Job>(key), &object, &uid).await?);
         Ok(())
@@ -381,3 +410,46 @@ async fn create(writer: &Writer, key: &Key, job: &TrainingJob) -> (Vec<Change>, 
     .await;
     (changes, result)
 }
+
+/// Has the Job make its pods; what they need is made again if it was deleted.
+async fn resume(
+    writer: &Writer,
+    key: &Key,
+    job: &TrainingJob,
+    current: &str,
+) -> (Vec<Change>, Result<(), Failure>) {
+    let mut changes = Vec::new();
+    let result = async {
+        prepare(writer, key, job, &mut changes).await?;
+        let target = Target::object::<batch::Job>(key);
+        changes.push(writer.merge::<Job>(&target, &suspend(current, false)).await?);
+        Ok(())
+    }
+    .await;
+    (changes, result)
+}
+
+fn suspend(uid: &str, suspend: bool) -> Value {
+    json!({"metadata": {"uid": uid}, "spec": {"suspend": suspend}})
+}
+
+/// Makes what the pods need, unless it is there; returns the UID of the owner.
+async fn prepare(
+    writer: &Writer,
+    key: &Key,
+    job: &TrainingJob,
+    changes: &mut Vec<Change>,
+) -> Result<String, Failure> {
+    let uid = job.metadata.uid.clone().unwrap_or_default();
+    let parent = Parent::training(job);
+    let template_key = Key::new(&key.namespace, &claim_template_name(&key.name));
+    let target = Target::object::<ResourceClaimTemplate>(&template_key);
+    let template = parent.claim_template(&job.spec.gpu);
+    changes.push(ensure::<Owned<TemplateKind>>(writer, &target, &template, &uid).await?);
+    let target = Target::object::<core::Service>(key);
+    changes.push(ensure::<Owned<ServiceKind>>(writer, &target, &parent.service(None), &uid).await?);
+    Ok(uid)
+}
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ use crate::metrics::Metrics;
 use crate::snapshot::layout::Layout;
 use crate::snapshot::occupancy::Pending;
 use crate::world::{Change, View, World};
-use events::Events;
+use events::{Announcement, Events};
 
 /// How long changes are gathered before a cycle: many come at once.
 const GATHER: Duration = Duration::from_millis(20);
@@ -88,20 +88,34 @@ pub struct Engine {
     /// Objects whose last write failed: how often, and when to try again.
     failed: BTreeMap<String, (u32, Instant)>,
     /// When each reason was last written, so that changing numbers don't flood the API server.
-    told: BTreeMap<String, Told>,
+    told: BTreeMap<String, Instant>,
+    /// What is told of writes under way once they have succeeded, by object.
+    announcements: BTreeMap<String, Announcement>,
     /// When to look again though nothing changes.
     look_again: Option<Instant>,
     /// What the API server says of a job's objects, by the job's UID and its
     /// generation; nothing if it accepts them.
-    verdicts: BTreeMap<String, (Option<i64>, Option<String>)>,
+    verdicts: BTreeMap<String, Verdict>,
     /// What the API server refused last, by object.
     refusals: BTreeMap<String, Failure>,
     /// What a worker of a job needs of its node, by the job's UID and its generation.
     shapes: BTreeMap<String, (Option<i64>, PodShape)>,
     /// Jobs and pods that wait: the more, the less often changed numbers are told.
     waiting: usize,
+    /// Since when a pod is let go and not placed, by its UID, in milliseconds since 1970.
+    stuck_since: BTreeMap<String, i64>,
     /// Nodes that did not work out for the pods of a controller, by its UID.
     avoid: BTreeMap<String, Avoided>,
+}
+
+/// What the API server says of a job's objects.
+#[derive(Debug)]
+struct Verdict {
+    /// The generation of the job that was asked about.
+    generation: Option<i64>,
+    /// Why they cannot be; nothing if they can.
+    refusal: Option<String>,
+    at: Instant,
 }
 
 /// Nodes that are avoided for a while.
@@ -109,13 +123,6 @@ pub struct Engine {
 struct Avoided {
     nodes: BTreeSet<String>,
     until: Instant,
-}
-
-/// A reason that was written.
-#[derive(Clone, Debug)]
-struct Told {
-    text: String,
-    at: Instant,
 }
 
 /// What a finished write says.
@@ -147,11 +154,13 @@ impl Engine {
             tasks: JoinSet::new(),
             failed: BTreeMap::new(),
             told: BTreeMap::new(),
+            announcements: BTreeMap::new(),
             look_again: None,
             verdicts: BTreeMap::new(),
             refusals: BTreeMap::new(),
             shapes: BTreeMap::new(),
             waiting: 0,
+            stuck_since: BTreeMap::new(),
             avoid: BTreeMap::new(),
         }
     }
@@ -242,16 +251,22 @@ impl Engine {
         if let Some((uid, generation)) = outcome.check {
             match &outcome.result {
                 Ok(()) => {
-                    self.verdicts.insert(uid, (generation, None));
+                    self.verdicts.insert(uid, Verdict { generation, refusal: None, at: Instant::now() });
                 }
                 Err(Failure::Invalid(why)) => {
-                    self.verdicts.insert(uid, (generation, Some(why.clone())));
+                    let refusal = Some(why.clone());
+                    self.verdicts.insert(uid, Verdict { generation, refusal, at: Instant::now() });
                 }
                 Err(Failure::Stale | Failure::Refused(_) | Failure::Unknown(_)) => {}
             }
         }
         for object in outcome.objects {
             self.busy.remove(&object);
+            if let Some(announcement) = self.announcements.remove(&object)
+                && outcome.result.is_ok()
+            {
+                self.events.publish(announcement);
+            }
             match &outcome.result {
                 Ok(()) => {
                     self.failed.remove(&object);
@@ -287,7 +302,7 @@ impl Engine {
     fn forget(&mut self) {
         let now = Instant::now();
         self.avoid.retain(|_, avoided| avoided.until > now);
-        self.told.retain(|_, told| now.duration_since(told.at) < REMEMBER_DELETED);
+        self.told.retain(|_, told| now.duration_since(*told) < REMEMBER_DELETED);
         self.failed.retain(|_, (_, until)| now < *until + REMEMBER_DELETED);
         let uids: BTreeSet<&str> =
             self.world.training_jobs.iter().filter_map(|(_, job)| job.metadata.uid.as_deref()).collect();
@@ -312,6 +327,11 @@ impl Engine {
         }
     }
 
+    /// Whether the last write to `object` failed and it is not tried again yet.
+    fn paused(&self, object: &str) -> bool {
+        self.failed.get(object).is_some_and(|(_, until)| *until > Instant::now())
+    }
+
     /// The same for a write that only says something.
     fn free_for_words(&mut self, object: &str) -> bool {
         self.tasks.len() < MAX_WORDS && self.free(object)
@@ -332,22 +352,30 @@ impl Engine {
     where
         F: Future<Output = Written> + Send + 'static,
     {
-        self.spawn(vec![object], None, None, write(self.writer.clone()));
+        self.start_all(vec![object], write);
     }
 
-    /// Starts to carry a decision out by a write to `object`; it holds what it
+    /// Starts a write that is to be the only one to `objects`, which must be free.
+    fn start_all<F>(&mut self, objects: Vec<String>, write: impl FnOnce(Writer) -> F)
+    where
+        F: Future<Output = Written> + Send + 'static,
+    {
+        self.spawn(objects, None, None, write(self.writer.clone()));
+    }
+
+    /// Starts to carry a decision out by a write to `objects`; it holds what it
     /// decided meanwhile.
     fn start_decision<F>(
         &mut self,
         workload: String,
-        object: String,
+        objects: Vec<String>,
         decision: Pending,
         write: impl FnOnce(Writer) -> F,
     ) where
         F: Future<Output = Written> + Send + 'static,
     {
         self.pending.insert(workload.clone(), decision);
-        self.spawn(vec![object], Some(workload), None, write(self.writer.clone()));
+        self.spawn(objects, Some(workload), None, write(self.writer.clone()));
     }
 
     /// Asks the API server about the objects of a job, known by its UID and generation.

@@ -11,9 +11,10 @@ use tokio::time::Instant;
 use vingt_core::model::{Admission, Snapshot, Workload};
 use vingt_crds::{DecidedDevice, DecisionRecord, names};
 
+use super::Engine;
 use super::api::{Failure, Target, Writer};
 use super::bind::{self, BindClaim, OpenGate, Share, Undo};
-use super::{Engine, Told};
+use super::events::Announcement;
 use crate::snapshot::occupancy::{Pending, PendingPod};
 use crate::snapshot::pods::{PodBinding, PodNeeds, pod_workload};
 use crate::world::{Change, Claim, Key, Pod};
@@ -31,6 +32,8 @@ struct PodWrites {
     shares: Vec<Share>,
     gate: OpenGate,
     pod: Key,
+    uid: String,
+    workload: String,
 }
 
 impl PodWrites {
@@ -43,8 +46,17 @@ impl PodWrites {
             bind::open_gates(&writer, vec![self.gate], &mut changes).await
         }
         .await;
+        let read = changes.len();
         if result.is_err() {
             reread(&writer, &touched, &[self.pod], &mut changes).await;
+        }
+        if let Err(Failure::Refused(_) | Failure::Invalid(_) | Failure::Unknown(_)) = &result {
+            // It will not be let go as it is: what was decided for it is not kept from others.
+            let undos = changes[read..]
+                .iter()
+                .filter_map(|change| Undo::of_change(change, &self.workload, &self.uid));
+            let undone = bind::undo(&writer, undos.collect(), &mut changes).await;
+            tracing::warn!(workload = %self.workload, undone = undone.is_ok(), "what was decided is taken back");
         }
         (changes, result)
     }
@@ -138,17 +150,20 @@ impl Engine {
                 requests: pod.requests.clone(),
             }],
         };
-        let writes =
-            PodWrites { claims, shares, gate: OpenGate::pinned(key, pod, &binding.node), pod: key.clone() };
+        let writes = PodWrites {
+            claims,
+            shares,
+            gate: OpenGate::pinned(key, pod, &binding.node),
+            pod: key.clone(),
+            uid: pod.uid.clone(),
+            workload: workload.clone(),
+        };
         tracing::info!(pod = %key, node = %binding.node, "admitted");
-        self.events.normal(
-            pod_reference(key, pod),
-            "Admitted",
-            "Admit",
-            &format!("devices on node {} are allocated", binding.node),
-        );
+        let note = format!("devices on node {} are allocated", binding.node);
+        let announcement = Announcement::normal(pod_reference(key, pod), "Admitted", "Admit", note);
+        self.announcements.insert(workload.clone(), announcement);
         self.told.remove(&workload);
-        self.start_decision(workload.clone(), workload, decision, |writer| writes.run(writer));
+        self.start_decision(workload.clone(), vec![workload], decision, |writer| writes.run(writer));
         true
     }
 
@@ -196,18 +211,20 @@ impl Engine {
         if pod.waiting() == why {
             return;
         }
-        let workload = pod_workload(key);
+        let words = format!("{}/words", pod_workload(key));
         let first = pod.waiting().is_empty();
-        if !self.free_for_words(&workload) || !self.may_tell(&workload, why, first) {
+        if !self.free_for_words(&words) || !self.may_tell(&words, first) {
             return;
         }
         let Some(pod) = self.world.pods.get(key) else { return };
         let patch = json!({"metadata": {"uid": pod.uid, "annotations": {names::WAIT_REASON: why}}});
         if first {
-            self.events.warning(pod_reference(key, pod), "Waiting", "Wait", why);
+            let announcement =
+                Announcement::warning(pod_reference(key, pod), "Waiting", "Wait", why.to_owned());
+            self.announcements.insert(words.clone(), announcement);
         }
         let target = Target::object::<core::Pod>(key);
-        self.start(workload, |writer| async move { one(writer.merge::<Pod>(&target, &patch).await) });
+        self.start(words, |writer| async move { one(writer.merge::<Pod>(&target, &patch).await) });
     }
 
     /// Tells on the pod why it waits, unless it is so young that it will wait no more before this is read.
@@ -223,22 +240,18 @@ impl Engine {
 
     /// Whether to write a reason now. The first one at once; later ones only
     /// now and then, for their numbers change with every decision.
-    pub(super) fn may_tell(&mut self, object: &str, why: &str, first: bool) -> bool {
+    pub(super) fn may_tell(&mut self, object: &str, first: bool) -> bool {
         let now = Instant::now();
-        if let Some(told) = self.told.get(object)
-            && !first
-        {
-            if told.text == why {
-                return false;
-            }
+        let told = self.told.get(object).filter(|_| !first);
+        if let Some(told) = told {
             let rate = u32::try_from(self.waiting / RETOLD_PER_SECOND).unwrap_or(u32::MAX);
-            let again = told.at + RETELL.max(Duration::from_secs(1).saturating_mul(rate));
+            let again = *told + RETELL.max(Duration::from_secs(1).saturating_mul(rate));
             if again > now {
                 self.look_again_at(again);
                 return false;
             }
         }
-        self.told.insert(object.to_owned(), Told { text: why.to_owned(), at: now });
+        self.told.insert(object.to_owned(), now);
         true
     }
 }

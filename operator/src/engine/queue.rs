@@ -2,22 +2,27 @@
 //! API server is asked, once, whether it would accept its Job.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::batch::v1 as batch;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use vingt_core::lifecycle::not_before_ms;
 use vingt_core::model::{PodShape, Workload};
 use vingt_crds::{ConditionType, TrainingJob, TrainingJobStatus, names};
 
-use super::Engine;
 use super::api::Target;
+use super::{Engine, Verdict};
 use crate::jobs::facts::{self, gang_workload};
 use crate::jobs::objects;
 use crate::jobs::status::{INVALID, Record};
-use crate::snapshot::ask::class_selectors;
+use crate::snapshot::ask::{MAX_COUNT, class_selectors};
 use crate::snapshot::{no_tenant, pods};
 use crate::tenants::Tenancy;
 use crate::world::{Key, node_terms, requests, tolerations};
+
+/// When a job whose objects were refused is asked about again.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// The gang as a waiting workload; none while it is being checked. The
@@ -38,6 +43,10 @@ impl Engine {
         };
         let spec = &job.spec;
         let mut asked = objects::asked(&spec.gpu);
+        if asked.count > MAX_COUNT {
+            let why = format!("spec.gpu.count: a worker can have at most {MAX_COUNT} GPUs, for a claim can");
+            return Err(Record::Invalid(why));
+        }
         let mut selectors = class_selectors(&asked.class, &self.world.classes).map_err(Record::Waits)?;
         selectors.append(&mut asked.selectors);
         asked.selectors = selectors;
@@ -93,9 +102,17 @@ impl Engine {
     fn checked(&mut self, key: &Key, job: &Arc<TrainingJob>) -> Result<bool, Record> {
         let generation = job.metadata.generation;
         let uid = job.metadata.uid.clone().unwrap_or_default();
-        let known = self.verdicts.get(&uid).filter(|(of, _)| *of == generation);
-        if let Some((_, Some(refusal))) = known {
-            return Err(Record::Invalid(refusal.clone()));
+        let now = Instant::now();
+        let fresh = |verdict: &&Verdict| {
+            // Policies and quotas change: what is refused is asked about again after a while.
+            let stands = verdict.refusal.is_none() || now.duration_since(verdict.at) < ASK_AGAIN;
+            verdict.generation == generation && stands
+        };
+        let known = self.verdicts.get(&uid).filter(fresh);
+        if let Some(Verdict { refusal: Some(refusal), at, .. }) = known {
+            let (refusal, again) = (refusal.clone(), *at + ASK_AGAIN);
+            self.look_again_at(again);
+            return Err(Record::Invalid(refusal));
         }
         let protected = job.metadata.finalizers.iter().flatten().any(|held| held == names::JOB_FINALIZER);
         // That it was queued in this form before is written in its status.
@@ -109,7 +126,8 @@ impl Engine {
         let object = match objects::job(job) {
             Ok(object) => object,
             Err(why) => {
-                self.verdicts.insert(uid, (generation, Some(why.clone())));
+                let refusal = Some(why.clone());
+                self.verdicts.insert(uid, Verdict { generation, refusal, at: now });
                 return Err(Record::Invalid(why));
             }
         };

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use vingt_crds::InferenceJob;
 
 use super::api::{Failure, Target, Writer};
+use super::events::Announcement;
 use super::pods::one;
 use super::{Engine, ensure, foreign, owned_by};
 use crate::jobs::objects::{self, GENERATION, Parent, replicas};
@@ -159,7 +160,7 @@ impl Engine {
         let object = format!("InferenceJob/{key}/status");
         let only_words =
             old.state == new.state && old.ready == new.ready && !old.state.is_empty() && old.why != new.why;
-        if !self.free_for_words(&object) || (only_words && !self.may_tell(&object, &new.why, false)) {
+        if !self.free_for_words(&object) || (only_words && !self.may_tell(&object, false)) {
             return;
         }
         if old.state != new.state {
@@ -177,11 +178,12 @@ impl Engine {
             } else {
                 new.why.clone()
             };
-            if matches!(new.state.as_str(), "Running" | "Starting" | "Suspended") {
-                self.events.normal(about, &new.state, "Reconcile", &note);
+            let announcement = if matches!(new.state.as_str(), "Running" | "Starting" | "Suspended") {
+                Announcement::normal(about, &new.state, "Reconcile", note)
             } else {
-                self.events.warning(about, &new.state, "Reconcile", &note);
-            }
+                Announcement::warning(about, &new.state, "Reconcile", note)
+            };
+            self.announcements.insert(object.clone(), announcement);
         }
         let body = json!({
             "apiVersion": "vingt.dev/v1alpha1", "kind": "InferenceJob",

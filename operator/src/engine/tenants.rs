@@ -11,9 +11,9 @@ use vingt_core::gpus;
 use vingt_core::model;
 use vingt_crds::{ConditionType, Tenant, TenantStatus, names, set_condition};
 
-use super::Engine;
-use super::api::Target;
+use super::api::{Failure, Target};
 use super::pods::one;
+use super::{Engine, foreign};
 use crate::jobs::status::short_list;
 use crate::tenants::Tenancy;
 use crate::world::{Key, Namespace, Owned, TemplateKind};
@@ -75,7 +75,11 @@ impl Engine {
                     let target = Target::object::<ResourceClaimTemplate>(&key);
                     let template = template(&key, class);
                     self.start(object, |writer| async move {
-                        one(writer.create::<Owned<TemplateKind>>(&target, &template).await)
+                        let made = writer.create::<Owned<TemplateKind>>(&target, &template).await;
+                        // One of a user's own stays; it is not tried again all the time.
+                        one(made.map_err(
+                            |failure| if failure == Failure::Stale { foreign(&target) } else { failure },
+                        ))
                     });
                 }
             }
@@ -101,8 +105,7 @@ impl Engine {
             }
             let object = format!("Tenant/{key}");
             let only_numbers = new.conditions == old.conditions && new.namespaces == old.namespaces;
-            let numbers = format!("{} {}", new.used, new.waiting);
-            if !self.free_for_words(&object) || (only_numbers && !self.may_tell(&object, &numbers, false)) {
+            if !self.free_for_words(&object) || (only_numbers && !self.may_tell(&object, false)) {
                 continue;
             }
             let body = json!({

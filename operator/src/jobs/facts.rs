@@ -160,6 +160,11 @@ pub fn of(key: &Key, job: &TrainingJob, sight: Sight<'_>) -> Gang {
         planned,
         leaving: evicted.filter(|_| planned).map(|condition| leaving(&condition.reason)),
         admitted_ms,
+        first_admitted_ms: status
+            .first_admitted_at
+            .as_ref()
+            .map(|time| time.0.as_millisecond())
+            .or(admitted_ms),
         unready_since_ms: (planned && !all_well).then(|| {
             let since = match condition(&status.conditions, ConditionType::PodsReady) {
                 // It has just stopped being ready, which is not written yet.

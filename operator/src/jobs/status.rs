@@ -101,6 +101,7 @@ fn enter(
         Record::Admit(assignments) => {
             status.assignments.clone_from(assignments);
             status.admitted_at = Some(Time(now));
+            status.first_admitted_at.get_or_insert(Time(now));
             facts.planned = true;
             facts.unready_since_ms = Some(now.as_millisecond());
             condition(
@@ -138,6 +139,9 @@ fn enter(
         }
         Record::Clear => {
             status.assignments.clear();
+            if facts.leaving == Some(Leaving::Suspended) {
+                status.first_admitted_at = None;
+            }
             facts.planned = false;
             facts.leaving = None;
             condition(
@@ -262,7 +266,7 @@ mod tests {
     }
 
     fn plan() -> Vec<Assignment> {
-        let worker = |worker, node: &str| Assignment { worker, node: node.into(), devices: vec![] };
+        let worker = |worker, node: &str| Assignment { worker, node: node.into(), devices: vec![], units: 0 };
         vec![worker(0, "a"), worker(1, "b")]
     }
 
@@ -272,10 +276,10 @@ mod tests {
             &job(),
             &Gang::default(),
             Some("prod"),
-            &Record::Waits("needs 2 × gpu; 0 fit now".into()),
+            &Record::Waits("needs 2 × GPU; 0 fit now".into()),
             at(9),
         );
-        assert_eq!((status.state.as_str(), status.why.as_str()), ("Waiting", "needs 2 × gpu; 0 fit now"));
+        assert_eq!((status.state.as_str(), status.why.as_str()), ("Waiting", "needs 2 × GPU; 0 fit now"));
         assert_eq!(
             (status.tenant.as_str(), status.workers.as_str(), status.gpu.as_str()),
             ("prod", "0/2", "1 GPU")
@@ -289,7 +293,7 @@ mod tests {
             &again,
             &Gang::default(),
             Some("prod"),
-            &Record::Waits("needs 2 × gpu; 0 fit now".into()),
+            &Record::Waits("needs 2 × GPU; 0 fit now".into()),
             at(20),
         );
         assert_eq!(same, status, "nothing new is no change");
@@ -328,7 +332,13 @@ mod tests {
         assert_eq!(truth(&status, ConditionType::Admitted), Some(("False", "Waiting")));
 
         job.status = Some(next(&job, &Gang::default(), Some("p"), &Record::Admit(plan()), at(500)));
-        assert_eq!(truth(job.status.as_ref().unwrap(), ConditionType::Evicted), Some(("False", "Admitted")));
+        let status = job.status.clone().unwrap();
+        assert_eq!(truth(&status, ConditionType::Evicted), Some(("False", "Admitted")));
+        let first = |status: &TrainingJobStatus| status.first_admitted_at.clone();
+        assert_eq!(first(&status), Some(Time(at(10))), "its deadline does not start anew");
+        gang.facts.leaving = Some(Leaving::Suspended);
+        let status = next(&job, &gang, Some("p"), &Record::Clear, at(600));
+        assert_eq!(first(&status), None, "unless the user suspended it");
     }
 
     #[test]

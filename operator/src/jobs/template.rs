@@ -31,7 +31,7 @@ pub fn complete(template: &PodTemplate, job: &str, completion: Completion<'_>) -
     refuse(spec)?;
     claim(spec)?;
     for container in containers(spec) {
-        let environment = container.entry("env").or_insert_with(|| json!([]));
+        let environment = list(container, "env");
         let Some(environment) = environment.as_array_mut() else { continue };
         let set: Vec<Value> =
             environment.iter().filter_map(|variable| variable.get("name").cloned()).collect();
@@ -41,7 +41,7 @@ pub fn complete(template: &PodTemplate, job: &str, completion: Completion<'_>) -
         *environment = all;
     }
     let gate = json!({"name": names::GATE});
-    let gates = spec.entry("schedulingGates").or_insert_with(|| json!([]));
+    let gates = list(spec, "schedulingGates");
     if let Some(gates) = gates.as_array_mut()
         && !gates.contains(&gate)
     {
@@ -51,10 +51,22 @@ pub fn complete(template: &PodTemplate, job: &str, completion: Completion<'_>) -
         "resourceClaims".into(),
         json!([{"name": CLAIM, "resourceClaimTemplateName": claim_template_name(job)}]),
     );
+    // The class says both; the API server refuses a pod that says otherwise.
+    spec.remove("priority");
+    spec.remove("preemptionPolicy");
     spec.insert("priorityClassName".into(), json!(names::PRIORITY_CLASS));
     spec.extend(completion.fields);
     label(&mut template, completion.label);
     Ok(template)
+}
+
+/// The list of that name, made if it is not there or null.
+fn list<'a>(object: &'a mut Map<String, Value>, name: &str) -> &'a mut Value {
+    let list = object.entry(name).or_insert_with(|| json!([]));
+    if list.is_null() {
+        *list = json!([]);
+    }
+    list
 }
 
 /// What a template may not say, for vingt says it.
@@ -167,6 +179,18 @@ mod tests {
                 },
             })
         );
+    }
+
+    #[test]
+    fn what_is_null_is_not_there_and_the_class_says_the_priority() {
+        let container = json!({"name": "a", "env": null, "resources": null});
+        let spec = json!({"containers": [container], "schedulingGates": null, "priority": 7, "preemptionPolicy": "Never"});
+        let template = completed(json!({"metadata": null, "spec": spec})).unwrap();
+        let spec = &template["spec"];
+        assert_eq!(spec["containers"][0]["env"].as_array().map(Vec::len), Some(2));
+        assert_eq!(spec["containers"][0]["resources"]["claims"], json!([{"name": "gpu"}]));
+        assert_eq!(spec["schedulingGates"], json!([{"name": "vingt.dev/admission"}]));
+        assert_eq!((spec.get("priority"), spec.get("preemptionPolicy")), (None, None));
     }
 
     #[test]

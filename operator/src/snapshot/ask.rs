@@ -7,8 +7,8 @@ use vingt_crds::names;
 
 use crate::world::{Cache, Key};
 
-/// The most devices one request is decided for.
-const MAX_COUNT: u32 = 1024;
+/// The most devices that a claim can be allocated.
+pub const MAX_COUNT: u32 = 32;
 
 /// What a claim asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +57,10 @@ pub fn of_claim(spec: &ResourceClaimSpec, classes: &Cache<DeviceClass>) -> Ask {
             "constraints between requests are not served: leave out spec.devices.constraints".to_owned(),
         );
     }
-    match requests.iter().map(|request| of_request(request, classes)).collect() {
+    match requests.iter().map(|request| of_request(request, classes)).collect::<Result<Vec<_>, _>>() {
+        Ok(devices) if devices.iter().map(|asked| asked.count).sum::<u32>() > MAX_COUNT => {
+            Ask::Refused(format!("a claim can be allocated at most {MAX_COUNT} devices: use several claims"))
+        }
         Ok(devices) => Ask::Devices(devices),
         Err(why) => Ask::Refused(why),
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use vingt_core::model::{Device, DeviceIndex, DeviceSet, Gpu, GpuIndex, NodeIndex, Units};
+use vingt_core::model::{Device, DeviceIndex, DeviceSet, Gpu, GpuIndex, NodeIndex};
 use vingt_core::{Counter, charge};
 use vingt_crds::DecidedDevice;
 use vingt_crds::names::device;
@@ -14,6 +14,9 @@ use crate::world::{self, Attribute, Cache, Slice};
 
 /// Devices of one GPU beyond this number are left out: a set of them is one word.
 const MAX_DEVICES: usize = 64;
+
+/// Answers to selectors beyond this number are dropped when they are not used.
+const KEPT_SELECTIONS: usize = 64;
 
 /// All GPUs.
 #[derive(Default)]
@@ -32,8 +35,8 @@ pub struct Layout {
     by_name: HashMap<String, HashMap<String, DeviceIndex>>,
     /// Where the description of a device is, by GPU and device.
     described: Vec<Vec<(Arc<Slice>, usize)>>,
-    /// Answers to [`Layout::select`].
-    selections: BTreeMap<Vec<String>, Result<Selection, String>>,
+    /// Answers to [`Layout::select`], and whether they were asked for since the last [`Layout::tidy`].
+    selections: BTreeMap<Vec<String>, (Result<Selection, String>, bool)>,
     /// Sets that selections refer to.
     pub sets: Vec<DeviceSet>,
 }
@@ -119,21 +122,42 @@ impl Layout {
         self.by_name.get(pool)?.get(device).copied()
     }
 
-    /// What a device is charged.
-    pub fn units(&self, at: DeviceIndex) -> Units {
-        self.gpus
-            .get(at.gpu.0 as usize)
-            .and_then(|gpu| gpu.devices.get(usize::from(at.device)))
-            .map_or(0, |device| device.units)
+    /// Drops the answers that nobody has asked for since the last time; what
+    /// refers to [`Layout::sets`] is void then.
+    pub fn tidy(&mut self) {
+        if self.selections.len() <= KEPT_SELECTIONS {
+            return;
+        }
+        let old = std::mem::take(&mut self.sets);
+        for (selectors, (answer, used)) in std::mem::take(&mut self.selections) {
+            if !used {
+                continue;
+            }
+            let answer = answer.map(|selection| {
+                self.sets.push(old[selection.set].clone());
+                Selection { set: self.sets.len() - 1, ..selection }
+            });
+            self.selections.insert(selectors, (answer, false));
+        }
     }
 
-    /// The GPU that cannot hold all of these devices at once, if there is one.
-    /// Devices that are not published are left out.
-    pub fn overfull(&self, devices: impl Iterator<Item = DecidedDevice>) -> Option<String> {
+    /// The GPU that cannot hold what is planned beside what is held, if there is
+    /// one. Devices that are not published are left out.
+    pub fn overfull(
+        &self,
+        planned: impl Iterator<Item = DecidedDevice>,
+        held: impl Iterator<Item = DecidedDevice>,
+    ) -> Option<String> {
         let mut used: BTreeMap<GpuIndex, Vec<u64>> = BTreeMap::new();
-        for device in devices {
+        for (device, planned) in
+            planned.map(|device| (device, true)).chain(held.map(|device| (device, false)))
+        {
             let Some(at) = self.find(&device.pool, &device.device) else { continue };
             let Some(gpu) = self.gpus.get(at.gpu.0 as usize) else { continue };
+            // What is amiss elsewhere is no reason not to carry this plan out.
+            if !planned && !used.contains_key(&at.gpu) {
+                continue;
+            }
             let used = used.entry(at.gpu).or_insert_with(|| vec![0; gpu.capacity.len()]);
             let consumed = gpu.devices.get(usize::from(at.device)).map(|device| device.consumes.as_slice());
             for ((used, consumed), capacity) in
@@ -150,11 +174,12 @@ impl Layout {
 
     /// The devices that all of `selectors` select; the error says what is not supported.
     pub fn select(&mut self, selectors: &[String]) -> Result<Selection, String> {
-        if let Some(known) = self.selections.get(selectors) {
+        if let Some((known, used)) = self.selections.get_mut(selectors) {
+            *used = true;
             return known.clone();
         }
         let answer = self.evaluate(selectors);
-        self.selections.insert(selectors.to_vec(), answer.clone());
+        self.selections.insert(selectors.to_vec(), (answer.clone(), true));
         answer
     }
 
@@ -328,10 +353,16 @@ pub mod tests {
             pool: "a".into(),
             device: format!("gpu-{gpu}-mig-{name}"),
         };
-        let overfull = |devices: Vec<DecidedDevice>| layout.overfull(devices.into_iter());
-        assert_eq!(overfull(vec![device(0, "3g40gb-0"), device(0, "3g40gb-4"), device(1, "7g80gb-0")]), None);
-        assert_eq!(overfull(vec![device(1, "3g40gb-0"), device(1, "7g80gb-0")]), Some("a/gpu-1".into()));
-        assert_eq!(overfull(vec![device(0, "3g40gb-0"), device(0, "3g40gb-0")]), Some("a/gpu-0".into()));
+        let overfull = |planned: &[DecidedDevice], held: &[DecidedDevice]| {
+            layout.overfull(planned.iter().cloned(), held.iter().cloned())
+        };
+        let (left, right) = (device(0, "3g40gb-0"), device(0, "3g40gb-4"));
+        assert_eq!(overfull(&[left.clone(), right.clone(), device(1, "7g80gb-0")], &[]), None);
+        assert_eq!(overfull(&[left.clone()], &[right.clone()]), None);
+        assert_eq!(overfull(&[left.clone()], &[device(0, "7g80gb-0")]), Some("a/gpu-0".into()));
+        assert_eq!(overfull(&[left.clone(), left.clone()], &[]), Some("a/gpu-0".into()));
+        let amiss = [device(1, "3g40gb-0"), device(1, "7g80gb-0")];
+        assert_eq!(overfull(&[left], &amiss), None, "another GPU does not matter");
     }
 
     #[test]
@@ -354,5 +385,15 @@ pub mod tests {
         );
         assert!(layout.select(&["device.wrong(".into()]).is_err());
         assert_eq!(layout.select(&[profile("3g.40gb")]).unwrap(), half, "asked again, the same set");
+
+        for number in 0..100 {
+            layout.select(&[profile(&number.to_string())]).unwrap();
+        }
+        layout.tidy();
+        let kept = layout.select(&[profile("7")]).unwrap();
+        layout.tidy();
+        assert_eq!((layout.selections.len(), layout.sets.len()), (1, 1), "what nobody asks for is dropped");
+        assert_eq!(layout.select(&[profile("7")]).unwrap().set, 0);
+        assert_ne!(kept.set, 0);
     }
 }

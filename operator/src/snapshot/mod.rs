@@ -48,6 +48,8 @@ pub struct Known<'a> {
     pub members: &'a Members,
     /// Decisions being written, by workload.
     pub pending: &'a BTreeMap<String, Pending>,
+    /// Workloads whose last write failed: they take no part until it is tried again.
+    pub paused: BTreeSet<&'a str>,
     /// Nodes that did not work out for the pods of a controller, by its UID.
     pub avoid: BTreeMap<&'a str, &'a BTreeSet<String>>,
 }
@@ -56,6 +58,7 @@ pub struct Known<'a> {
 /// them back when the plan is carried out.
 pub fn take(world: &World, layout: &mut Layout, known: &Known<'_>) -> Picture {
     layout.refresh(&world.slices);
+    layout.tidy();
     let held = occupancy(world, known.tenancy, known.members, known.pending);
     let mut picture = Picture::default();
     let snapshot = &mut picture.snapshot;
@@ -133,6 +136,9 @@ fn stage(
         Ok(requests) => requests,
         Err(why) => return PodStage::Waits(why),
     };
+    if known.paused.contains(pod_workload(key).as_str()) {
+        return stage;
+    }
     let server = known.members.server_of(key).and_then(|server| world.inference_jobs.get(server));
     let workload = Workload {
         key: pod_workload(key),
@@ -163,4 +169,56 @@ pub fn no_tenant(namespace: &str) -> String {
     format!(
         "namespace {namespace} belongs to no tenant: a cluster administrator adds it to a Tenant (`kubectl get tenants`)"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::resource::v1::DeviceClass;
+    use serde_json::{Value, json};
+
+    use super::layout::tests::{list, slices};
+    use super::*;
+    use crate::world::{Claim, Slice};
+
+    /// The stage of a gated pod of a Job that is gone, with these labels.
+    fn staged(labels: &Value) -> PodStage {
+        let mut world = World::default();
+        list::<Slice>(&mut world, slices("n", 1, 1));
+        let class = ask::tests::class("mig.vingt.dev", r#"device.driver == "gpu.vingt.dev""#);
+        list::<DeviceClass>(&mut world, [class]);
+        let requests = json!([{"name": "gpu", "exactly": {"deviceClassName": "mig.vingt.dev"}}]);
+        list::<Claim>(
+            &mut world,
+            [json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+                "metadata": {"name": "c", "namespace": "p", "uid": "c", "resourceVersion": "1"},
+                "spec": {"devices": {"requests": requests}}})],
+        );
+        let owner =
+            json!({"apiVersion": "batch/v1", "kind": "Job", "name": "t", "uid": "gone", "controller": true});
+        list::<Pod>(
+            &mut world,
+            [json!({"apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": "x", "namespace": "p", "uid": "x", "resourceVersion": "1", "labels": labels,
+                    "ownerReferences": [owner]},
+                "spec": {"containers": [{"name": "c"}], "schedulingGates": [{"name": "vingt.dev/admission"}],
+                    "resourceClaims": [{"name": "gpu", "resourceClaimName": "c"}]}})],
+        );
+        let (tenancy, members, pending) = (Tenancy::default(), Members::of(&world), BTreeMap::new());
+        let known = Known {
+            tenancy: &tenancy,
+            members: &members,
+            pending: &pending,
+            paused: BTreeSet::new(),
+            avoid: BTreeMap::new(),
+        };
+        let mut picture = take(&world, &mut Layout::default(), &known);
+        picture.stages.remove(&Key::new("p", "x")).unwrap()
+    }
+
+    #[test]
+    fn a_worker_whose_gang_is_gone_is_no_pod_of_its_own() {
+        let stage = staged(&json!({"vingt.dev/training-job": "t"}));
+        assert!(matches!(stage, PodStage::Unmade(_)), "{stage:?}");
+        assert_eq!(staged(&json!({})), PodStage::Waits(no_tenant("p")), "any other pod is on its own");
+    }
 }

@@ -143,8 +143,9 @@ impl Occupancy {
             if ended.contains(&assignment.worker) && !live.contains(&assignment.worker) {
                 continue;
             }
+            let units = assignment.units / assignment.devices.len().max(1) as u64;
             for device in &assignment.devices {
-                self.add_device(&device.pool, &device.device, tenant, 0);
+                self.add_device(&device.pool, &device.device, tenant, units);
             }
             if !live.contains(&assignment.worker) {
                 self.add_requests(&assignment.node, shape.get_or_insert_with(read));
@@ -258,7 +259,7 @@ mod tests {
     fn gang(devices: &[&str]) -> Value {
         let assignments: Vec<Value> = (0..)
             .zip(devices)
-            .map(|(worker, device)| json!({"worker": worker, "node": "n", "devices": [{"request": "gpu", "pool": "n", "device": device}]}))
+            .map(|(worker, device)| json!({"worker": worker, "node": "n", "units": 28, "devices": [{"request": "gpu", "pool": "n", "device": device}]}))
             .collect();
         json!({"apiVersion": "vingt.dev/v1alpha1", "kind": "TrainingJob",
             "metadata": {"name": "t", "namespace": "p", "uid": "t1", "resourceVersion": "1"},
@@ -303,6 +304,10 @@ mod tests {
         let gone = "gpu-7";
         let (used, _, blocked) = of_claims(vec![claim("a", Some(record("Pod/p/x", gone)), true, Some(gone))]);
         assert_eq!((used.get("prod"), blocked), (Some(&28), true), "charged by its record");
+        let mut world = World::default();
+        list::<TrainingJob>(&mut world, [self::gang(&[gone])]);
+        let (used, _, blocked, _) = held(&mut world, &BTreeMap::new());
+        assert_eq!((used.get("prod"), blocked), (Some(&28), true), "charged by its plan");
     }
 
     #[test]

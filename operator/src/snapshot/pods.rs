@@ -158,6 +158,21 @@ fn decide(key: &Key, pod: &Pod, found: Vec<(Key, &std::sync::Arc<Claim>, Vec<Ask
     }
 }
 
+/// Whether kube-scheduler waits for devices that vingt alone gives out, for a pod
+/// that is not at vingt's gate: it was made before its namespace was a tenant's.
+pub fn unserved(key: &Key, pod: &Pod, world: &World) -> bool {
+    let waits = !pod.gated() && !pod.ended && !pod.deleting && pod.node.is_none();
+    let undecided = |name: &String| {
+        let claim = world.claims.get(&Key::new(&key.namespace, name));
+        claim.is_some_and(|claim| {
+            let ours = !matches!(ask::of_claim(&claim.spec, &world.classes), Ask::Foreign);
+            ours && claim.allocation.is_none() && claim.decided().is_none()
+        })
+    };
+    let mut claims = pod.claims.iter().filter_map(|claim| claim.claim.as_ref());
+    waits && pod.unschedulable.is_some() && claims.any(undecided)
+}
+
 fn decided(
     own: Vec<(Key, ClaimState, Option<DecisionRecord>, Vec<AskedDevices>)>,
 ) -> impl Iterator<Item = (Key, DecisionRecord)> {

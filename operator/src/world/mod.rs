@@ -212,6 +212,11 @@ impl<V> Cache<V> {
                     };
                     self.entries.insert(key, newest);
                 }
+                // What is gone must not come back with an answer that was under way.
+                let listed = self.entries.values().map(|(version, _)| *version).max().unwrap_or(0);
+                for (key, (version, _)) in old {
+                    self.deleted[0].insert(key, version.max(listed));
+                }
                 self.synced = true;
                 true
             }

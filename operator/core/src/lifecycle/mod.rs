@@ -7,7 +7,7 @@
 //!   Queue ----------------> CreateJob -------> Resume -------> Wait ----------> Bind -> Ungate -> Wait
 //!     ^                                                                                            |
 //!     |  nothing left                 pods leave            recorded: withdrawals or restarts + 1  |
-//!   ClearPlan <------------- Wait <------------- Suspend, DeleteJob <----- Withdraw, Restart <-----+
+//!   ClearPlan <------- DeleteJob, Wait <-------- Suspend, DeleteJob <----- Withdraw, Restart <-----+
 //! ```
 //! Each step is one thing to bring about; when it has, the facts have changed and
 //! lead to the next one. A crash between two steps repeats at most the first: what
@@ -36,7 +36,7 @@ pub struct GangFacts {
     pub max_restarts: u32,
     /// How long not all pods may be ready before the gang is withdrawn.
     pub ready_timeout_ms: i64,
-    /// How long it may run, from its admission on.
+    /// How long it may run, from its first admission on.
     pub active_deadline_ms: Option<i64>,
 
     /// Recorded in the status: it has ended.
@@ -49,6 +49,9 @@ pub struct GangFacts {
     pub leaving: Option<Leaving>,
     /// Recorded in the status: when the plan was made, in milliseconds since 1970.
     pub admitted_ms: Option<i64>,
+    /// Recorded in the status: when the first plan was made since the user last
+    /// suspended it, in milliseconds since 1970. Later tries don't change it.
+    pub first_admitted_ms: Option<i64>,
     /// Since when not all pods are ready, in milliseconds since 1970: the
     /// admission, or when the gang stopped being ready; `None` while it is ready.
     pub unready_since_ms: Option<i64>,
@@ -240,7 +243,9 @@ pub fn next_step(facts: &GangFacts, now_ms: i64) -> GangStep {
         JobState::Failed => GangStep::DeleteJob,
         JobState::Deleting => WAIT,
         JobState::None | JobState::Suspended | JobState::Succeeded if something_left => WAIT,
-        JobState::None | JobState::Suspended | JobState::Succeeded => {
+        // Resumed again it would leave out the workers that were done: a gang starts whole, with a new one.
+        JobState::Suspended | JobState::Succeeded => GangStep::DeleteJob,
+        JobState::None => {
             if facts.planned || facts.leaving.is_some() {
                 GangStep::ClearPlan
             } else if facts.suspend {
@@ -256,7 +261,7 @@ const WAIT: GangStep = GangStep::Wait { until_ms: None };
 
 /// The next step with a gang that has a plan and is to run.
 fn forward(facts: &GangFacts, now_ms: i64) -> GangStep {
-    let deadline = facts.admitted_ms.zip(facts.active_deadline_ms);
+    let deadline = facts.first_admitted_ms.zip(facts.active_deadline_ms);
     let deadline = deadline.map(|(admitted, active)| admitted.saturating_add(active));
     let ready_by = facts.unready_since_ms.map(|since| since.saturating_add(facts.ready_timeout_ms));
     let passed = |time: Option<i64>| time.is_some_and(|time| time <= now_ms);

@@ -8,7 +8,7 @@ fn running() -> GangFacts {
         max_restarts: 1,
         ready_timeout_ms: 1000,
         planned: true,
-        admitted_ms: Some(0),
+        first_admitted_ms: Some(0),
         job: JobState::Running,
         pods: PodCounts { live: 2, present: 2, ..PodCounts::default() },
         claims_held: 2,
@@ -34,7 +34,7 @@ const fn wait(until_ms: i64) -> GangStep {
 fn a_new_gang_goes_from_the_queue_to_running() {
     let new = GangFacts { workers: 2, ready_timeout_ms: 1000, ..GangFacts::default() };
     assert_eq!(next_step(&new, 0), GangStep::Queue);
-    let planned = GangFacts { planned: true, admitted_ms: Some(0), unready_since_ms: Some(0), ..new };
+    let planned = GangFacts { planned: true, first_admitted_ms: Some(0), unready_since_ms: Some(0), ..new };
     assert_eq!(next_step(&planned, 0), GangStep::CreateJob);
     let created = GangFacts { job: JobState::Suspended, ..planned };
     assert_eq!(next_step(&created, 0), GangStep::Resume);
@@ -73,6 +73,8 @@ fn a_gang_that_is_not_ready_in_time_is_withdrawn_whole() {
     late.pods = PodCounts::default();
     assert_eq!(next_step(&late, 1000), WAIT, "claims are still there");
     late.claims_held = 0;
+    assert_eq!(next_step(&late, 1000), GangStep::DeleteJob, "it remembers which workers were done");
+    late.job = JobState::None;
     assert_eq!(next_step(&late, 1000), GangStep::ClearPlan);
     let cleared = GangFacts { planned: false, leaving: None, ..late };
     assert_eq!(next_step(&cleared, 1000), GangStep::Queue);
@@ -100,7 +102,7 @@ fn a_failed_gang_is_started_again_as_often_as_it_may() {
 fn a_suspended_gang_leaves_and_stays_away() {
     let suspended = GangFacts { suspend: true, ..running() };
     assert_eq!(next_step(&suspended, 0), withdraw(Leaving::Suspended, false));
-    let idle = GangFacts { suspend: true, job: JobState::Suspended, ..GangFacts::default() };
+    let idle = GangFacts { suspend: true, ..GangFacts::default() };
     assert_eq!(next_step(&idle, 0), WAIT);
     assert_eq!(next_step(&GangFacts { suspend: false, ..idle }, 0), GangStep::Queue);
 }
@@ -142,7 +144,9 @@ fn what_runs_without_a_plan_is_stopped_before_it_is_queued() {
     let stray = GangFacts { planned: false, ..running() };
     assert_eq!(next_step(&stray, 0), GangStep::Suspend);
     assert_eq!(next_step(&GangFacts { job: JobState::Failed, ..stray.clone() }, 0), GangStep::DeleteJob);
-    assert_eq!(next_step(&GangFacts { job: JobState::Suspended, ..stray }, 0), WAIT);
+    assert_eq!(next_step(&GangFacts { job: JobState::Suspended, ..stray.clone() }, 0), WAIT);
+    let left = GangFacts { job: JobState::Suspended, pods: PodCounts::default(), claims_held: 0, ..stray };
+    assert_eq!(next_step(&left, 0), GangStep::DeleteJob);
 }
 
 #[test]

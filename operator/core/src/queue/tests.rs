@@ -60,7 +60,10 @@ fn devices_of_a_pod_are_on_one_node_and_the_fullest_node_is_filled_first() {
     hold(&mut snapshot, 5, "whole");
     hold(&mut snapshot, 8, "whole");
     hold(&mut snapshot, 9, "whole");
-    assert_eq!(why(&with(snapshot, three)), "needs 3 × gpu; 0 fit now");
+    assert_eq!(why(&with(snapshot.clone(), three)), "needs 3 GPUs; 0 fit now");
+    let four = vec![request(&mut snapshot, 4, "gpu")];
+    let two = job_of("Job/a/two", 2, four);
+    assert_eq!(why(&with(snapshot, two)), "needs 2 × 4 GPUs; 0 fit now");
 }
 
 #[test]
@@ -108,8 +111,8 @@ fn one_that_cannot_start_lets_those_behind_it_go() {
     let decided = plan(&snapshot, 0);
     assert_eq!(started(&snapshot, &decided), ["second"]);
     let waits: Vec<_> = decided.waits.iter().map(|w| (w.workload, w.reason.to_string())).collect();
-    let never = "needs 2 × gpu; even the empty cluster has room for 1 of 2";
-    assert_eq!(waits, [(0, never.into()), (2, "needs 1 × gpu; 0 fit now".into())]);
+    let never = "needs 2 × GPU; even the empty cluster has room for 1 of 2";
+    assert_eq!(waits, [(0, never.into()), (2, "needs 1 × GPU; 0 fit now".into())]);
 }
 
 #[test]
@@ -190,7 +193,7 @@ fn what_can_never_be_is_told_with_what_there_is() {
     assert_eq!(why(&with(snapshot, stray)), "there is no tenant t");
     let mut empty = cluster(1, &[]);
     let nothing = job(&mut empty, "a", 1, "gpu");
-    assert_eq!(why(&with(empty, nothing)), "no device here is gpu: there are no devices at all");
+    assert_eq!(why(&with(empty, nothing)), "no device here is a whole GPU: there are no devices at all");
 }
 
 #[test]
@@ -218,13 +221,13 @@ fn nodes_that_do_not_suit_are_counted_by_reason() {
     workload.shape.node_terms.push(NodeTerm { labels: vec![zone], names: vec![] });
     assert_eq!(
         why(&with(snapshot.clone(), workload.clone())),
-        "needs 1 × gpu; 0 fit now; devices are free on 5 nodes; turned away: 2 for cpu, 1 for node selector, 1 for \
+        "needs 1 × GPU; 0 fit now; devices are free on 5 nodes; turned away: 2 for cpu, 1 for node selector, 1 for \
          not ready, 1 for taint maintenance"
     );
     workload.shape.resources.cpu_milli = 1_000_000;
     assert_eq!(
         why(&with(snapshot, workload)),
-        "needs 1 × gpu; even the empty cluster has room for 0 of 1; nodes turned away: 4 for cpu, 1 for node \
+        "needs 1 × GPU; even the empty cluster has room for 0 of 1; nodes turned away: 4 for cpu, 1 for node \
          selector, 1 for taint maintenance"
     );
 }
@@ -255,7 +258,7 @@ fn blocked_gpus_and_tainted_devices_are_left_alone_but_may_come_back() {
     snapshot.gpus[0].blocked = true;
     snapshot.gpus[1].devices[0].tainted = true;
     let workload = job(&mut snapshot, "a", 2, "gpu");
-    assert_eq!(why(&with(snapshot, workload)), "needs 2 × gpu; 0 fit now");
+    assert_eq!(why(&with(snapshot, workload)), "needs 2 × GPU; 0 fit now");
 }
 
 #[test]

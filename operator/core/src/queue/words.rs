@@ -14,17 +14,35 @@ pub fn gpus(units: Units) -> String {
     if part == 0 { text } else { text.trim_end_matches('0').to_owned() }
 }
 
-/// What a workload asks for: `4 × 3g.40gb`, `2 × 8 gpu`.
+/// The label of a whole GPU, which people count in words of their own.
+const WHOLE: &str = "gpu";
+
+/// A number of devices of one sort: `3g.40gb`, `2 3g.40gb`, `GPU`, `8 GPUs`.
+fn devices(count: u32, label: &str) -> String {
+    match (count, label) {
+        (1, WHOLE) => "GPU".to_owned(),
+        (_, WHOLE) => format!("{count} GPUs"),
+        (1, _) => label.to_owned(),
+        _ => format!("{count} {label}"),
+    }
+}
+
+/// What a workload asks for: `4 × 3g.40gb`, `2 × 8 GPUs`.
 pub(super) fn asked(workload: &Workload) -> String {
     let requests: Vec<_> = workload.shape.requests.iter().filter(|request| request.count > 0).collect();
     let pods = workload.pods;
     match requests.as_slice() {
         [] => format!("{pods} × no device"),
-        [one] if one.count == 1 => format!("{pods} × {}", one.label),
-        [one] if pods == 1 => format!("{} × {}", one.count, one.label),
-        [one] => format!("{pods} × {} {}", one.count, one.label),
+        [one] if pods == 1 && one.count > 1 && one.label == WHOLE => devices(one.count, WHOLE),
+        [one] if pods == 1 && one.count > 1 => format!("{} × {}", one.count, one.label),
+        [one] => format!("{pods} × {}", devices(one.count, &one.label)),
         several => {
-            let each: Vec<String> = several.iter().map(|r| format!("{} {}", r.count, r.label)).collect();
+            let counted = |count, label: &str| match label {
+                WHOLE if count == 1 => "1 GPU".to_owned(),
+                WHOLE => devices(count, WHOLE),
+                _ => format!("{count} {label}"),
+            };
+            let each: Vec<String> = several.iter().map(|r| counted(r.count, &r.label)).collect();
             format!("{pods} × ({})", each.join(" + "))
         }
     }
@@ -42,7 +60,7 @@ pub(super) fn kinds(snapshot: &Snapshot) -> Vec<String> {
             *count.entry(kind).or_default() += u64::from(most);
         }
     }
-    count.into_iter().map(|(kind, most)| format!("{kind} ({most})")).collect()
+    count.into_iter().map(|(kind, most)| format!("{} ({most})", devices(1, kind))).collect()
 }
 
 fn devices_of(gpu: &Gpu, kind: &str) -> u64 {
@@ -52,10 +70,11 @@ fn devices_of(gpu: &Gpu, kind: &str) -> u64 {
 impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoSuchDevice { label, available } if available.is_empty() => {
-                write!(f, "no device here is {label}: there are no devices at all")
-            }
             Self::NoSuchDevice { label, available } => {
+                let label = if label == WHOLE { "a whole GPU" } else { label };
+                if available.is_empty() {
+                    return write!(f, "no device here is {label}: there are no devices at all");
+                }
                 write!(f, "no device here is {label}; there are {}", available.join(", "))
             }
             Self::NeverFits { asked, empty_cluster_fits, pods, turned_away } => {

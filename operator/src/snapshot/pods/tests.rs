@@ -129,3 +129,26 @@ fn claims_on_two_nodes_cannot_be_had_together() {
     let PodStage::Waits(why) = staged(pod(GATE, named(&["a", "b"])), claims) else { panic!("does not wait") };
     assert!(why.contains("different nodes"), "{why}");
 }
+
+#[test]
+fn a_pod_that_was_never_gated_is_not_served() {
+    let found = |gates: &[&str], claim: Value, scheduled: &str| {
+        let mut world = World::default();
+        list::<DeviceClass>(&mut world, [class("mig.vingt.dev", r#"device.driver == "gpu.vingt.dev""#)]);
+        list::<Claim>(&mut world, [claim]);
+        let mut pod = pod(gates, named(&["a"]));
+        pod["status"] =
+            json!({"conditions": [{"type": "PodScheduled", "status": scheduled, "reason": "Unschedulable"}]});
+        list::<Pod>(&mut world, [pod]);
+        let key = Key::new("p", "x");
+        unserved(&key, &world.pods.get(&key).unwrap().clone(), &world)
+    };
+    let undecided = || claim("a", None, None, &[]);
+    assert!(found(&[], undecided(), "False"));
+    assert!(!found(GATE, undecided(), "False"), "it waits at the gate");
+    assert!(!found(&[], undecided(), "True"), "kube-scheduler does not wait");
+    assert!(!found(&[], claim("a", Some(ME), Some("n"), &["px"]), "False"), "it was let go with its device");
+    let mut foreign = undecided();
+    foreign["spec"]["devices"]["requests"][0]["exactly"]["deviceClassName"] = json!("other.example.com");
+    assert!(!found(&[], foreign, "False"), "it is another driver's to serve");
+}

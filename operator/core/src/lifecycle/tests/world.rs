@@ -112,7 +112,8 @@ impl World {
                 );
                 status.planned = true;
                 status.plan_lost = false;
-                status.admitted_ms = Some(self.now_ms);
+                assert_eq!(status.job, JobState::None, "a Job of an earlier try is resumed");
+                status.first_admitted_ms.get_or_insert(self.now_ms);
                 status.unready_since_ms = Some(self.now_ms);
             }
             GangStep::CreateJob => {
