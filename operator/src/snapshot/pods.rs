@@ -102,6 +102,7 @@ fn decide(key: &Key, pod: &Pod, found: Vec<(Key, &std::sync::Arc<Claim>, Vec<Ask
     let workload = pod_workload(key);
     let mut needs = PodNeeds::default();
     let mut own = Vec::new();
+    let mut reserved = true;
     for (claim_key, claim, asked) in found {
         let name = &claim_key.name;
         let record = claim.decision.as_ref().ok();
@@ -122,6 +123,7 @@ fn decide(key: &Key, pod: &Pod, found: Vec<(Key, &std::sync::Arc<Claim>, Vec<Ask
                 return PodStage::Waits("its ResourceClaims are allocated on different nodes".to_owned());
             } else {
                 needs.node = Some(node.clone());
+                reserved &= claim.is_reserved_for(&pod.uid);
                 needs.shared.push(claim_key);
             }
         } else if let Some(record) = claim.decided() {
@@ -137,7 +139,10 @@ fn decide(key: &Key, pod: &Pod, found: Vec<(Key, &std::sync::Arc<Claim>, Vec<Ask
         }
     }
     let states: Vec<ClaimState> = own.iter().map(|(_, state, ..)| *state).collect();
+    // Whether the node of the shared claims has room for one more pod is planned like the rest.
+    let joins = own.is_empty() && !reserved;
     match claims_step(&states, false) {
+        ClaimsStep::Complete | ClaimsStep::Write(_) if joins => PodStage::Plan(needs),
         ClaimsStep::Plan => {
             needs.claims = own.into_iter().map(|(claim, _, _, asked)| (claim, asked)).collect();
             PodStage::Plan(needs)

@@ -94,17 +94,49 @@ fn a_decision_is_carried_on_or_taken_back_never_left_half() {
 
 #[test]
 fn a_claim_that_others_use_is_shared_on_its_node() {
-    let shared = claim("s", Some("Pod/p/first"), Some("n"), &["other"]);
-    let PodStage::Bind(binding) = staged(pod(GATE, named(&["s"])), vec![shared.clone()]) else {
-        panic!("not bound")
+    let shared = |users: &[&str]| claim("s", Some("Pod/p/first"), Some("n"), users);
+    let PodStage::Plan(needs) = staged(pod(GATE, named(&["s"])), vec![shared(&["other"])]) else {
+        panic!("not planned");
+    };
+    assert_eq!(needs, PodNeeds { claims: vec![], shared: vec![Key::new("p", "s")], node: Some("n".into()) });
+    let PodStage::Bind(binding) = staged(pod(GATE, named(&["s"])), vec![shared(&["other", "px"])]) else {
+        panic!("not bound");
     };
     assert_eq!(binding, PodBinding { node: "n".into(), claims: vec![], shared: vec![Key::new("p", "s")] });
-    let PodStage::Plan(needs) =
-        staged(pod(GATE, named(&["s", "a"])), vec![shared, claim("a", None, None, &[])])
-    else {
+    let both = vec![shared(&["other"]), claim("a", None, None, &[])];
+    let PodStage::Plan(needs) = staged(pod(GATE, named(&["s", "a"])), both) else {
         panic!("not planned");
     };
     assert_eq!((needs.node.as_deref(), needs.claims.len()), (Some("n"), 1), "the rest goes to the same node");
+}
+
+#[test]
+fn a_pod_that_only_shares_is_planned_for_the_nodes_room() {
+    use vingt_core::model::{Node, PodShape, Resources, Snapshot, Tenant, Workload};
+    let resources = |cpu_milli| Resources { cpu_milli, pods: 1, ..Resources::default() };
+    let planned = |cpu_milli| {
+        let shape =
+            PodShape { resources: resources(cpu_milli), pinned: Some("n".into()), ..PodShape::default() };
+        let allocatable = Resources { pods: 10, ..resources(1000) };
+        let snapshot = Snapshot {
+            nodes: vec![Node { name: "n".into(), schedulable: true, allocatable, ..Node::default() }],
+            tenants: [("t".to_owned(), Tenant::default())].into(),
+            waiting: vec![Workload {
+                key: ME.into(),
+                tenant: "t".into(),
+                pods: 1,
+                shape,
+                ..Workload::default()
+            }],
+            ..Snapshot::default()
+        };
+        let plan = vingt_core::plan(&snapshot, 0);
+        let node = plan.admissions.first().map(|admission| admission.pods[0].node.0);
+        (node, plan.waits.first().map(|wait| wait.reason.to_string()))
+    };
+    assert_eq!(planned(1000), (Some(0), None));
+    let (node, why) = planned(1001);
+    assert!(node.is_none() && why.as_ref().is_some_and(|why| why.contains("cpu")), "{why:?}");
 }
 
 #[test]
