@@ -10,15 +10,21 @@
 //! - [`lifecycle::next_step`]: what to do next with a gang that has a plan, or had one;
 //! - [`claims_step`]: which claims to write, so that all are written or none;
 //! - [`charge`]: what a device costs, from its counters;
-//! - [`audit`]: whether what is held can be held.
+//! - [`audit`]: whether what is held can be held;
+//! - [`states`], [`policy`], [`learn`]: what a GPU can become, which place is best, and how that is learnt;
+//! - [`simulate`]: the same played on streams of jobs.
 
 mod audit;
 mod claims;
 mod geometry;
+pub mod learn;
 pub mod lifecycle;
 pub mod model;
 mod placement;
+pub mod policy;
 mod queue;
+pub mod simulate;
+pub mod states;
 #[cfg(test)]
 mod testing;
 

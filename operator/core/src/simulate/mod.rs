@@ -1,0 +1,22 @@
+//! Placement without a cluster: streams of jobs played against policies, with
+//! the very code that decides in one. Seeded; no clock, no files.
+//!
+//! - [`trace`], [`openb`]: streams of jobs. - [`loss`]: how a run goes. - [`player`]: a cluster under a policy.
+//! - [`repack`]: the ceiling. - [`stats`]: means with intervals. - [`cards`]: geometries to play with.
+
+pub mod cards;
+pub mod loss;
+pub mod openb;
+pub mod player;
+pub mod random;
+pub mod repack;
+pub mod stats;
+pub mod trace;
+
+#[cfg(test)]
+mod tests;
+
+pub use loss::{Counts, Placer, run};
+pub use player::{Player, Table};
+pub use random::Random;
+pub use trace::{Event, Job, Phase, Trace};
