@@ -245,6 +245,7 @@ mod tests {
         .to_string()
     }
 
+    #[allow(clippy::needless_pass_by_value)] // The cases read better without borrows.
     fn claim(name: &str, decision: Option<String>, protected: bool, device: Option<&str>) -> Value {
         let finalizers: &[&str] = if protected { &["resource.kubernetes.io/delete-protection"] } else { &[] };
         let allocation = device.map(|device| {
@@ -291,10 +292,10 @@ mod tests {
 
     #[test]
     fn an_allocation_holds_and_so_does_a_decision_that_is_being_written() {
-        let prod = |units| BTreeMap::from([("prod".to_owned(), units)]);
+        let charged = |units| BTreeMap::from([("prod".to_owned(), units)]);
         let pod = "Pod/p/x";
-        assert_eq!(of_claims(vec![claim("a", Some(record(pod, A)), true, Some(A))]), (prod(28), 7, false));
-        assert_eq!(of_claims(vec![claim("a", Some(record(pod, A)), true, None)]), (prod(28), 7, false));
+        assert_eq!(of_claims(vec![claim("a", Some(record(pod, A)), true, Some(A))]), (charged(28), 7, false));
+        assert_eq!(of_claims(vec![claim("a", Some(record(pod, A)), true, None)]), (charged(28), 7, false));
         let left = of_claims(vec![claim("a", Some(record(pod, A)), false, None)]);
         assert_eq!(left, (BTreeMap::new(), 0, false), "what a deallocated claim still says is void");
     }

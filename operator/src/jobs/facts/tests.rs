@@ -16,14 +16,14 @@ fn controller(kind: &str, name: &str, uid: &str) -> Value {
 
 /// The pod of a worker, with its claim `c<index>`.
 fn pod(index: u32, gated: bool, status: Value) -> Value {
-    let gates: Vec<Value> = if gated { vec![json!({"name": "vingt.dev/admission"})] } else { vec![] };
+    let gate_list: Vec<Value> = if gated { vec![json!({"name": "vingt.dev/admission"})] } else { vec![] };
     let mut status = status;
     status["resourceClaimStatuses"] = json!([{"name": "gpu", "resourceClaimName": format!("c{index}")}]);
     json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": format!("t-{index}"), "namespace": "p", "uid": format!("p{index}"), "resourceVersion": "1",
             "ownerReferences": controller("Job", "t", "j"),
             "annotations": {"batch.kubernetes.io/job-completion-index": index.to_string()}},
-        "spec": {"containers": [], "schedulingGates": gates, "nodeName": if gated { Value::Null } else { json!("n") },
+        "spec": {"containers": [], "schedulingGates": gate_list, "nodeName": if gated { Value::Null } else { json!("n") },
             "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "t-gpu"}]},
         "status": status})
 }
@@ -48,6 +48,7 @@ fn claim(index: u32, decided: Option<&str>, allocated: bool) -> Value {
         "spec": {}, "status": status})
 }
 
+#[allow(clippy::needless_pass_by_value)] // The cases read better without borrows.
 fn world(pods: Vec<Value>, claims: Vec<Value>, job_status: Value) -> World {
     let mut world = World::default();
     let assigned = |worker: u32, device: &str| json!({"worker": worker, "node": "n", "devices": [{"request": "gpu", "pool": "n", "device": device}]});

@@ -7,6 +7,7 @@ use super::super::ask::tests::class;
 use super::super::layout::tests::list;
 use super::*;
 
+#[allow(clippy::needless_pass_by_value)] // The cases read better without borrows.
 fn pod(gates: &[&str], claims: Value) -> Value {
     let gates: Vec<Value> = gates.iter().map(|gate| json!({"name": gate})).collect();
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", "namespace": "p", "uid": "px", "resourceVersion": "1"},
