@@ -68,7 +68,8 @@ pub async fn published(space: &Space<'_>, node: &str) -> Result<BTreeMap<String,
     let pool: Vec<_> = ours.filter(|spec| spec.pool.name == node).collect();
     let newest = pool.iter().map(|spec| spec.pool.generation).max().unwrap_or_default();
     let pool: Vec<_> = pool.into_iter().filter(|spec| spec.pool.generation == newest).collect();
-    let complete = pool.first().is_some_and(|spec| spec.pool.resource_slice_count == pool.len() as i64);
+    let complete =
+        pool.first().is_some_and(|spec| usize::try_from(spec.pool.resource_slice_count) == Ok(pool.len()));
     if !complete {
         return Ok(BTreeMap::new());
     }

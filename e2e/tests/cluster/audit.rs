@@ -145,7 +145,9 @@ impl Auditor {
             .filter(|(_, since)| since.elapsed() > PATIENCE)
             .map(|(difference, _)| format!("for more than {PATIENCE:?}: {difference}"))
             .collect();
-        lasting.into_iter().for_each(|violation| state.found(violation));
+        for violation in lasting {
+            state.found(violation);
+        }
         Ok(())
     }
 
@@ -209,7 +211,9 @@ impl State {
             held.push(Held { claim: name, record });
         }
         let violations = audit(&self.geometry.snapshot(), &holdings);
-        violations.iter().for_each(|violation| self.found(violation.to_string()));
+        for violation in violations {
+            self.found(violation.to_string());
+        }
         held
     }
 }

@@ -1,4 +1,4 @@
-//! Other people's clients of NVML, unchanged from PyPI, on a node of the lab
+//! Other people's clients of NVML, unchanged from `PyPI`, on a node of the lab
 //! while jobs run there.
 
 use std::path::{Path, PathBuf};

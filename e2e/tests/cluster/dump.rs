@@ -19,25 +19,20 @@ pub async fn of(space: &Space<'_>) -> String {
         &["get", "events", "-n", name, "--sort-by=.lastTimestamp"],
         &["get", "tenants,nodes"],
     ];
-    let mut text = format!("\n======== what was in {name} ========\n");
+    let mut parts = vec![format!("\n======== what was in {name} ========")];
     for command in commands {
-        text.push_str(&format!(
-            "---- kubectl {}\n{}\n",
-            command.join(" "),
-            kubectl(space.lab, command).await
-        ));
+        parts.push(format!("---- kubectl {}\n{}", command.join(" "), kubectl(space.lab, command).await));
     }
     for container in space.lab.operator().containers() {
-        text.push_str(&format!("---- the operator, {}\n{}\n", container.pod, tail(&container.log)));
+        parts.push(format!("---- the operator, {}\n{}", container.pod, tail(&container.log)));
     }
     for node in space.nodes() {
         for container in node.agent().containers() {
-            text.push_str(&format!("---- the agent of {}\n{}\n", node.name(), tail(&container.log)));
+            parts.push(format!("---- the agent of {}\n{}", node.name(), tail(&container.log)));
         }
     }
-    let differences = space.auditor.differences();
-    text.push_str(&format!("---- the auditor sees\n{}\n========\n", differences.join("\n")));
-    text
+    parts.push(format!("---- the auditor sees\n{}\n========", space.auditor.differences().join("\n")));
+    parts.join("\n")
 }
 
 async fn kubectl(lab: &Lab, args: &[&str]) -> String {

@@ -16,7 +16,8 @@ use serde_json::Value;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct User {
-    user: String,
+    #[serde(rename = "user")]
+    name: String,
     groups: Vec<String>,
     extra: BTreeMap<String, Vec<String>>,
 }
@@ -95,8 +96,8 @@ impl Call {
     pub async fn send(&self, client: &Client, user: &User) -> Result<Answer> {
         let mut request = Request::builder().method(self.method.clone()).uri(&self.path);
         request = request.header(http::header::CONTENT_TYPE, self.content);
-        if !user.user.is_empty() {
-            request = request.header("Impersonate-User", &user.user);
+        if !user.name.is_empty() {
+            request = request.header("Impersonate-User", &user.name);
         }
         for group in &user.groups {
             request = request.header("Impersonate-Group", group);

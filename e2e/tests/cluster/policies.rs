@@ -75,7 +75,8 @@ async fn with_hook(client: &Client) -> Result<()> {
 struct Cases {
     users: BTreeMap<String, User>,
     setup: Vec<Step>,
-    cases: Vec<Case>,
+    #[serde(rename = "cases")]
+    tried: Vec<Case>,
     teardown: Vec<Step>,
 }
 
@@ -132,14 +133,14 @@ impl Cases {
         let text = tokio::fs::read_to_string(&file).await?;
         let read: Self =
             serde_yaml::from_str(&text).with_context(|| format!("{} does not parse", file.display()))?;
-        ensure!(!read.cases.is_empty(), "{} has no cases", file.display());
+        ensure!(!read.tried.is_empty(), "{} has no cases", file.display());
         Ok(read)
     }
 
     /// Sets up, sends all of them, and takes everything away again.
     async fn run(&self, client: &Client) -> Result<()> {
         let mut paths = Paths::default();
-        let result = self.tried(client, &mut paths).await;
+        let result = self.try_all(client, &mut paths).await;
         for step in &self.teardown {
             let answer = self.send(client, &mut paths, step, false).await?;
             let done = answer.code < 300 || answer.code == 404;
@@ -155,21 +156,21 @@ impl Cases {
         result
     }
 
-    async fn tried(&self, client: &Client, paths: &mut Paths) -> Result<()> {
+    async fn try_all(&self, client: &Client, paths: &mut Paths) -> Result<()> {
         for step in &self.setup {
             let answer = self.send(client, paths, step, false).await?;
             let there = step.verb == Verb::Create && answer.code == 409;
             ensure!(answer.code < 300 || there, "setup of {}: {}", step.object["metadata"], answer.message());
         }
         let mut wrong = Vec::new();
-        for case in &self.cases {
+        for case in &self.tried {
             let answer = self.send(client, paths, &case.step, true).await;
             if let Err(error) = answer.and_then(|answer| case.judge(&answer)) {
                 wrong.push(format!("{} (as {}): {error:#}", case.name, case.step.user));
             }
         }
-        eprintln!("policies: {} requests tried", self.cases.len());
-        ensure!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), self.cases.len(), wrong.join("\n"));
+        eprintln!("policies: {} requests tried", self.tried.len());
+        ensure!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), self.tried.len(), wrong.join("\n"));
         Ok(())
     }
 

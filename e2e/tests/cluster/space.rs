@@ -125,7 +125,7 @@ impl<'a> Space<'a> {
 
     /// Waits until no partition is left on the trial's nodes.
     pub async fn nodes_are_empty(&self) -> Result<()> {
-        let left = || self.nodes().map(|node| partitions(node)).collect::<Result<Vec<_>>>();
+        let left = || self.nodes().map(partitions).collect::<Result<Vec<_>>>();
         let empty = || async { Ok(left()?.iter().all(BTreeMap::is_empty).then_some(())) };
         wait_for(SOON, "all partitions of the trial's nodes to be gone", empty)
             .await
@@ -198,14 +198,14 @@ impl<'a> Space<'a> {
         user: &User,
         target: &Value,
         subresource: &str,
-        patch: Value,
+        change: Value,
     ) -> Result<Answer> {
         let mut path = self.paths.lock().await.of(&self.admin, target, true).await?;
         if !subresource.is_empty() {
             path = format!("{path}/{subresource}");
         }
         let call =
-            Call { method: http::Method::PATCH, path, content: "application/merge-patch+json", body: patch };
+            Call { method: http::Method::PATCH, path, content: "application/merge-patch+json", body: change };
         call.send(&self.admin, user).await
     }
 
@@ -217,7 +217,7 @@ impl<'a> Space<'a> {
     {
         match self.api::<K>().delete(name, &DeleteParams::default()).await {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            other => Ok(drop(other?)),
+            other => other.map(drop).map_err(Into::into),
         }
     }
 
