@@ -1,5 +1,5 @@
 //! Gives a node its emulated GPUs: a folder with the library and a
-//! description, where the agent of the node finds both.
+//! description, where the agent of the node finds both, and their driver loaded.
 
 use std::fs;
 use std::path::Path;
@@ -28,5 +28,9 @@ pub fn install(library: &Path, folder: &Path, seed: &str, gpus: u32, mig: bool) 
     // A copy costs a few megabytes a node; a hard link costs nothing.
     fs::hard_link(library, &target)
         .or_else(|_| fs::copy(library, &target).map(drop))
-        .with_context(|| format!("cannot put the emulator into {}", folder.display()))
+        .with_context(|| format!("cannot put the emulator into {}", folder.display()))?;
+    // A machine with GPUs has its driver loaded when the agent starts; without, the agent takes it for one that has none.
+    nvml_emulator::Emulator::open(folder)
+        .with_context(|| format!("the emulated GPUs in {} do not start", folder.display()))?;
+    Ok(())
 }
