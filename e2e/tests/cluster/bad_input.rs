@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use libtest_mimic::Trial;
 use nvml_emulator::{Action, Moment};
 use serde_json::json;
@@ -32,6 +32,9 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
         ),
         suite.trial("bad input: a tenant that selects another's namespace", Needs::mig("thief", 1), |s| {
             Box::pin(thief(s))
+        }),
+        suite.trial("bad input: a tenant that is deleted under its jobs", Needs::mig("orphans", 1), |s| {
+            Box::pin(tenant_deleted(s))
         }),
         suite.trial("bad input: deletion while preparing", Needs::mig("hasty", 1), |s| Box::pin(hasty(s))),
         suite.trial("bad input: a node that is deleted comes back", Needs::mig("nodegone", 2), |s| {
@@ -249,6 +252,40 @@ async fn thief(space: &Space<'_>) -> Result<()> {
     // Nothing of the first is lost.
     space.training_is("before", "Running").await?;
     space.uses(8).await
+}
+
+async fn tenant_deleted(space: &Space<'_>) -> Result<()> {
+    space.apply(&job("runs", 2, "profile: 1g.10gb")).await?;
+    space.training_is("runs", "Running").await?;
+    let held = space.holds(2).await?;
+    let tenants: Api<Tenant> = Api::all(space.admin.clone());
+    tenants.delete(&space.name, &DeleteParams::default()).await?;
+    let namespaces: Api<Namespace> = Api::all(space.admin.clone());
+    wait_for(SOON, "the namespace to be nobody's", || async {
+        let labels = namespaces.get(&space.name).await?.metadata.labels.unwrap_or_default();
+        Ok((!labels.contains_key(names::TENANT_LABEL)).then_some(()))
+    })
+    .await?;
+    space.apply(&job("late", 1, "profile: 1g.10gb")).await?;
+    wait_for(SOON, "a new job to say that it is nobody's", || async {
+        Ok(space.training("late").await?.why.contains("belongs to no tenant").then_some(()))
+    })
+    .await?;
+    // What ran runs on, and gives everything back when it ends.
+    ensure!(
+        space.training("runs").await?.state == "Running",
+        "the running job is {:?}",
+        space.training("runs").await?
+    );
+    ensure!(space.holds(2).await? == held, "the running job holds something else");
+    space.delete::<TrainingJob>("runs").await?;
+    space.delete::<TrainingJob>("late").await?;
+    wait_for(SOON, "both jobs to be gone", || async {
+        let left = space.api::<TrainingJob>().list(&ListParams::default()).await?;
+        Ok((left.items.is_empty() && space.pods().await?.is_empty()).then_some(()))
+    })
+    .await?;
+    space.nodes_are_empty().await
 }
 
 async fn hasty(space: &Space<'_>) -> Result<()> {

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, EvictParams, Patch, PatchParams};
+use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, PropagationPolicy};
 use libtest_mimic::Trial;
 use serde_json::json;
 use vingt_crds::{TrainingJob, TrainingJobStatus};
@@ -40,6 +40,11 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
         suite.trial("gang: never restarted if it says so", Needs::mig("norestart", 1), |s| {
             Box::pin(no_restart(s))
         }),
+        suite.trial(
+            "gang: workers left without their Job are not in its way",
+            Needs::mig("orphan", 1),
+            |s| Box::pin(orphaned(s)),
+        ),
         suite.trial(
             "gang: its Job and pods are put back when somebody else touches them",
             Needs::mig("touched", 1),
@@ -256,6 +261,29 @@ async fn touched(space: &Space<'_>) -> Result<()> {
         Ok((gone && space.pods().await?.is_empty()).then_some(()))
     })
     .await?;
+    space.nodes_are_empty().await?;
+    space.uses(0).await
+}
+
+async fn orphaned(space: &Space<'_>) -> Result<()> {
+    space.apply(&job(2, "", "", "")).await?;
+    space.training_is("x", "Running").await?;
+    space
+        .api::<Job>()
+        .delete(
+            "x",
+            &DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() },
+        )
+        .await?;
+    wait_for(SOON, "the gang to run in a Job of its own again", || async {
+        let there = space.api::<Job>().get_opt("x").await?;
+        let there = there.is_some_and(|job| job.metadata.deletion_timestamp.is_none());
+        let status = space.training("x").await?;
+        ensure!(there && status.state == "Running", "{} {}: {}", status.state, status.workers, status.why);
+        Ok((space.holds(2).await.is_ok() && space.pods().await?.len() == 2).then_some(()))
+    })
+    .await?;
+    space.delete::<TrainingJob>("x").await?;
     space.nodes_are_empty().await?;
     space.uses(0).await
 }

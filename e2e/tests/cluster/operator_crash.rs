@@ -20,7 +20,7 @@ use vingt_e2e::{Lab, LabConfig, wait_for};
 use crate::audit::Auditor;
 use crate::dump;
 use crate::space::{SOON, Space, gated};
-use crate::suite::Suite;
+use crate::suite::{Suite, start};
 
 /// A walk that takes longer than this hangs.
 const LONGEST: Duration = Duration::from_secs(900);
@@ -38,7 +38,7 @@ async fn crash() -> Result<()> {
         cut_proxy: true,
         ..LabConfig::small("t-crash", env!("CARGO_BIN_EXE_lab"))
     };
-    let lab = Lab::start(config).await?;
+    let lab = start(config).await?;
     let result = tokio::time::timeout(LONGEST, in_lab(&lab)).await;
     let result = result.unwrap_or_else(|_| Err(anyhow::anyhow!("not done after {LONGEST:?}")));
     let stopped = lab.stop().await;

@@ -12,7 +12,8 @@ use libtest_mimic::{Failed, Trial};
 use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, RwLock};
 use tokio::task::JoinHandle;
-use vingt_e2e::{Lab, LabConfig};
+use vingt_e2e::layout::Layout;
+use vingt_e2e::{Lab, LabConfig, wait_for};
 
 use crate::audit::Auditor;
 use crate::dump;
@@ -21,7 +22,7 @@ use crate::space::Space;
 
 /// A trial that takes longer than this hangs.
 const LONGEST: Duration = Duration::from_secs(240);
-/// How long a trial waits for nodes that others use.
+/// How long a trial waits for nodes, or the suite for a lab, that others use.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// GPUs of each virtual node.
 const GPUS: u32 = 8;
@@ -170,7 +171,7 @@ impl Suite {
             State::New => {
                 *state = State::Broken;
                 let started = Instant::now();
-                let lab = Lab::start(config()).await.context("the lab did not start")?;
+                let lab = start(config()).await.context("the lab did not start")?;
                 eprintln!("{:6.1} s  until the lab was up", started.elapsed().as_secs_f64());
                 let folders =
                     lab.nodes().iter().map(|node| (node.name().to_owned(), node.folder().join("gpu")));
@@ -198,6 +199,14 @@ impl Suite {
 async fn limited(work: Work<'_>) -> Result<()> {
     let late: Error = anyhow!("the trial was not done after {LONGEST:?}");
     tokio::time::timeout(LONGEST, work).await.unwrap_or(Err(late))
+}
+
+/// Starts a lab; waits while another run of the suite has one of its name.
+pub async fn start(config: LabConfig) -> Result<Lab> {
+    let layout = Layout::new(&config.name)?;
+    let what = format!("another run of the suite to end, which has the lab {}", config.name);
+    wait_for(PATIENCE, &what, || async { layout.lock().map(Some) }).await?;
+    Lab::start(config).await
 }
 
 fn config() -> LabConfig {

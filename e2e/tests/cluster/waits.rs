@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::resource::v1::ResourceClaimTemplate;
 use kube::Api;
 use kube::api::{Patch, PatchParams, WatchEvent, WatchParams};
 use libtest_mimic::Trial;
@@ -40,6 +41,11 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
             Box::pin(never(s))
         }),
         suite.trial("waits: a namespace of no tenant", nobodys, |s| Box::pin(no_tenant(s))),
+        suite.trial(
+            "waits: replicas that fit serve, the others say why",
+            limited("partly", 1, "\"0.3\""),
+            |s| Box::pin(replicas(s)),
+        ),
         suite.trial("waits: pods of others say why on themselves", limited("podwait", 1, "\"0.2\""), |s| {
             Box::pin(pods(s))
         }),
@@ -205,4 +211,48 @@ async fn pods(space: &Space<'_>) -> Result<()> {
     space.waits_for("typo", "mig-1g.11gb").await?;
     space.delete::<Pod>("first").await?;
     space.pod_is("second", "Running").await.map(drop)
+}
+
+async fn replicas(space: &Space<'_>) -> Result<()> {
+    space
+        .apply(
+            "
+apiVersion: vingt.dev/v1alpha1
+kind: InferenceJob
+metadata: {name: chat}
+spec:
+  replicas: 3
+  gpu: {profile: 1g.10gb}
+  template:
+    spec:
+      nodeSelector: @nodes
+      containers: [{name: serve, image: example.invalid/x}]
+",
+        )
+        .await?;
+    let status = space.inference_is("chat", "2/3").await?;
+    let status = wait_for(SOON, "the job to say why the third waits", || async {
+        let now = space.inference("chat").await?;
+        Ok(now.why.contains("of 0.29 GPUs left").then_some(now))
+    })
+    .await
+    .with_context(|| format!("it said {:?}", status.why))?;
+    ensure!(
+        status.state == "Degraded" && status.waiting_since.is_some(),
+        "{} {:?}",
+        status.state,
+        status.why
+    );
+    // A template that is deleted is put back.
+    space.delete::<ResourceClaimTemplate>("mig-1g.10gb").await?;
+    wait_for(SOON, "the ready-made template to be back", || async {
+        Ok(space.api::<ResourceClaimTemplate>().get_opt("mig-1g.10gb").await?)
+    })
+    .await?;
+    let tenants: Api<Tenant> = Api::all(space.admin.clone());
+    let patch = Patch::Merge(json!({"spec": {"limitGPUs": 1}}));
+    tenants.patch(&space.name, &PatchParams::default(), &patch).await?;
+    let status = space.inference_is("chat", "3/3").await?;
+    ensure!(status.why.is_empty(), "it serves and says {:?}", status.why);
+    space.holds(3).await.map(drop)
 }
