@@ -211,7 +211,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn invoke(container: serde_json::Value) -> Invocation {
+    fn invoke(container: &serde_json::Value) -> Invocation {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "agent-x", "namespace": "vingt-system"},
             "spec": {
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn paths_addresses_and_variables_are_made_local() {
-        let found = invoke(json!({
+        let found = invoke(&json!({
             "name": "agent",
             "image": "registry.example:5000/x/vingt-agent:v1@sha256:0",
             "command": ["/usr/local/bin/vingt-agent", "run"],
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_program_without_an_address_gets_the_pods() {
-        let found = invoke(json!({
+        let found = invoke(&json!({
             "name": "operator", "image": "vingt-operator",
             "ports": [{"containerPort": 8443}],
         }));
