@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate, ResourceSlice};
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt};
 use libtest_mimic::Trial;
 use vingt_crds::{InferenceJob, Tenant, TrainingJob, names};
@@ -266,6 +266,20 @@ spec:
     lab.install().await.context("a second installation")?;
     let tenants: Api<Tenant> = Api::all(space.admin.clone());
     ensure!(tenants.get_opt("t-uninstall").await?.is_some(), "tenants went with the release");
+    // A pod made before the namespace is its tenant's again would not be gated.
+    let probe: Pod = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": "probe"},
+        "spec": {
+            "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "mig-1g.10gb"}],
+            "containers": [{"name": "c", "image": "example.invalid/x"}],
+        },
+    }))?;
+    let pods: Api<Pod> = Api::namespaced(space.admin.clone(), &space.name);
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    wait_for(SOON, "new pods to be gated again", || async {
+        Ok(gated(&pods.create(&dry_run, &probe).await?).then_some(()))
+    })
+    .await?;
     // What still runs is known again, and nothing of it is given away.
     space
         .apply(

@@ -23,7 +23,7 @@ use crate::audit::{Auditor, device_name, devices};
 use crate::http::{Answer, Call, Paths, User};
 
 /// How long anything may take on a busy machine.
-pub const SOON: Duration = Duration::from_secs(90);
+pub const SOON: Duration = Duration::from_secs(240);
 /// Label on the nodes of a trial: its namespace.
 const TRIAL: &str = "lab.vingt.dev/trial";
 
