@@ -86,7 +86,7 @@ pub fn limits(world: &World) -> BTreeMap<String, model::Tenant> {
         guaranteed: tenant.spec.guaranteed_gpus.as_ref().map_or(0, |quantity| units(quantity).unwrap_or(0)),
         // A limit that does not parse lets nothing through rather than everything.
         limit: tenant.spec.limit_gpus.as_ref().map(|quantity| units(quantity).unwrap_or(0)),
-        used: 0,
+        ..model::Tenant::default()
     };
     world.tenants.iter().map(|(key, object)| (key.name.clone(), tenant(object))).collect()
 }

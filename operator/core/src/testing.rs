@@ -157,20 +157,24 @@ pub fn request(snapshot: &mut Snapshot, count: u32, kind: &str) -> DeviceRequest
 
 /// A workload of tenant `t`, of `pods` pods with one device each; it is not queued yet.
 pub fn job(snapshot: &mut Snapshot, key: &str, pods: u32, kind: &str) -> Workload {
-    job_of(key, pods, vec![request(snapshot, 1, kind)])
+    let requests = vec![request(snapshot, 1, kind)];
+    job_of(snapshot, key, pods, requests)
 }
 
 /// A workload of tenant `t` whose pods make these requests; it is not queued yet.
-pub fn job_of(key: &str, pods: u32, requests: Vec<DeviceRequest>) -> Workload {
+pub fn job_of(snapshot: &mut Snapshot, key: &str, pods: u32, requests: Vec<DeviceRequest>) -> Workload {
     let resources = Resources { cpu_milli: 1000, memory_bytes: GIB, pods: 1, other: BTreeMap::new() };
-    let shape = PodShape { resources, requests, ..PodShape::default() };
+    snapshot.shapes.push(PodShape { resources, requests, ..PodShape::default() });
+    let shape = snapshot.shapes.len() - 1;
     Workload { key: key.into(), tenant: "t".into(), pods, shape, ..Workload::default() }
 }
 
 /// Counts a device of a GPU as held.
 pub fn hold(snapshot: &mut Snapshot, gpu: usize, name: &str) {
     let gpu = &mut snapshot.gpus[gpu];
-    let device = gpu.devices.iter().find(|device| device.name.ends_with(name)).unwrap();
+    let at = gpu.devices.iter().position(|device| device.name.ends_with(name)).unwrap();
+    let device = &gpu.devices[at];
+    gpu.held |= 1 << at;
     for (used, more) in gpu.used.iter_mut().zip(&device.consumes) {
         *used += more;
     }

@@ -92,7 +92,7 @@ impl Tracked {
                 pod: None,
                 node: node.clone(),
                 devices,
-                requests: workload.shape.resources.clone(),
+                requests: snapshot.shape_of(workload).resources.clone(),
             });
         }
         self.record = Record::Admit(assignments);
@@ -126,8 +126,8 @@ impl Engine {
             let paused = self.paused(&workload) || self.paused(&format!("{workload}/status"));
             if it.step == GangStep::Queue && !paused {
                 it.record = match self.queue(&it.key, &it.job, tenancy, now_ms) {
-                    Ok(Some(workload)) => {
-                        picture.enter(Subject::Gang(it.key.clone()), workload);
+                    Ok(Some((workload, shape))) => {
+                        picture.enter(Subject::Gang(it.key.clone()), workload, shape);
                         Record::Nothing
                     }
                     Ok(None) => Record::Nothing,

@@ -25,7 +25,7 @@ use crate::world::{Key, node_terms, requests, tolerations};
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 impl Engine {
-    /// The gang as a waiting workload; none while it is being checked. The
+    /// The gang as a waiting workload, and what its workers need; none while it is being checked. The
     /// error is what its status says instead.
     pub(super) fn queue(
         &mut self,
@@ -33,7 +33,7 @@ impl Engine {
         job: &Arc<TrainingJob>,
         tenancy: &Tenancy,
         now_ms: i64,
-    ) -> Result<Option<Workload>, Record> {
+    ) -> Result<Option<(Workload, PodShape)>, Record> {
         if !self.checked(key, job)? {
             let refusal = self.refusals.get(&gang_workload(key));
             return refusal.map_or(Ok(None), |failure| Err(Record::Waits(failure.words().to_owned())));
@@ -66,7 +66,7 @@ impl Engine {
         }
         let created = || job.metadata.creation_timestamp.as_ref();
         let queued = status.waiting_since.as_ref().or_else(created);
-        Ok(Some(Workload {
+        let workload = Workload {
             key: gang_workload(key),
             tenant: tenant.to_owned(),
             priority: spec.priority,
@@ -74,8 +74,10 @@ impl Engine {
             not_before_ms,
             avoid: status.avoid_nodes.iter().cloned().collect(),
             pods: spec.workers,
-            shape,
-        }))
+            runs_ms: spec.active_deadline_seconds.map(|seconds| seconds.saturating_mul(1000)),
+            ..Workload::default()
+        };
+        Ok(Some((workload, shape)))
     }
 
     /// What a worker needs besides its devices; it is read from the template once.

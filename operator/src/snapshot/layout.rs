@@ -107,6 +107,7 @@ impl Layout {
                 name: name.to_owned(),
                 capacity: capacity.values().copied().collect(),
                 used: vec![0; capacity.len()],
+                held: 0,
                 devices: described
                     .iter()
                     .map(|(slice, at)| device_of(&slice.devices[*at], capacity))

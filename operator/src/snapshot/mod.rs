@@ -29,6 +29,8 @@ pub struct Picture {
     pub subjects: Vec<Subject>,
     /// Gated pods, with how far they are; those to be planned are among the subjects.
     pub stages: BTreeMap<Key, PodStage>,
+    /// Where each shape is in the snapshot.
+    shapes: BTreeMap<PodShape, usize>,
 }
 
 /// A workload that waits.
@@ -66,6 +68,7 @@ pub fn take(world: &World, layout: &mut Layout, known: &Known<'_>) -> Picture {
     snapshot.gpus = std::mem::take(&mut layout.gpus);
     for gpu in &mut snapshot.gpus {
         gpu.used.fill(0);
+        gpu.held = 0;
         gpu.blocked = !layout.complete[gpu.node.0 as usize];
     }
     let used = held.enter(layout, &mut snapshot.gpus, &mut snapshot.nodes);
@@ -91,10 +94,15 @@ pub fn take(world: &World, layout: &mut Layout, known: &Known<'_>) -> Picture {
 }
 
 impl Picture {
-    /// Adds a workload that waits.
-    pub fn enter(&mut self, subject: Subject, workload: Workload) {
+    /// Adds a workload that waits, whose pods need this.
+    pub fn enter(&mut self, subject: Subject, workload: Workload, shape: PodShape) {
+        let shapes = &mut self.snapshot.shapes;
+        let index = *self.shapes.entry(shape).or_insert_with_key(|shape| {
+            shapes.push(shape.clone());
+            shapes.len() - 1
+        });
         self.subjects.push(subject);
-        self.snapshot.waiting.push(workload);
+        self.snapshot.waiting.push(Workload { shape: index, ..workload });
     }
 }
 
@@ -152,15 +160,16 @@ fn stage(
             .and_then(|owner| known.avoid.get(owner.uid.as_str()))
             .map_or_else(BTreeSet::new, |nodes| (*nodes).clone()),
         pods: 1,
-        shape: PodShape {
-            resources: pod.requests.clone(),
-            node_terms: scheduling.node_terms,
-            tolerations: scheduling.tolerations,
-            pinned: needs.node.clone(),
-            requests,
-        },
+        ..Workload::default()
     };
-    picture.enter(Subject::Pod(key.clone(), needs.clone()), workload);
+    let shape = PodShape {
+        resources: pod.requests.clone(),
+        node_terms: scheduling.node_terms,
+        tolerations: scheduling.tolerations,
+        pinned: needs.node.clone(),
+        requests,
+    };
+    picture.enter(Subject::Pod(key.clone(), needs.clone()), workload, shape);
     stage
 }
 

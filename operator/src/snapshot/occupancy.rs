@@ -196,6 +196,7 @@ fn take(gpus: &mut [Gpu], at: DeviceIndex) -> Units {
     for (used, consumed) in gpu.used.iter_mut().zip(&device.consumes) {
         *used = used.saturating_add(*consumed);
     }
+    gpu.held |= 1_u64.checked_shl(at.device.into()).unwrap_or(0);
     device.units
 }
 

@@ -52,19 +52,24 @@ impl<'a> Shapes<'a> {
         let mut known_demands: BTreeMap<&[DeviceRequest], usize> = BTreeMap::new();
         let mut known_rules = BTreeMap::new();
         let mut least_of = BTreeMap::new();
-        for workload in &snapshot.waiting {
-            let index = *known_shapes.entry(&workload.shape).or_insert_with(|| {
-                let demand = *known_demands.entry(&workload.shape.requests).or_insert_with(|| {
-                    shapes.demands.push(demand(snapshot, &workload.shape.requests, &mut least_of));
+        let mut index_of = Vec::with_capacity(snapshot.shapes.len());
+        for shape in &snapshot.shapes {
+            let index = *known_shapes.entry(shape).or_insert_with(|| {
+                let demand = *known_demands.entry(&shape.requests).or_insert_with(|| {
+                    shapes.demands.push(demand(snapshot, &shape.requests, &mut least_of));
                     shapes.demands.len() - 1
                 });
-                let PodShape { node_terms, tolerations, pinned, .. } = &workload.shape;
+                let PodShape { node_terms, tolerations, pinned, .. } = shape;
                 let rule = (node_terms, tolerations, pinned);
                 shapes.rule_of.push(*known_rules.entry(rule).or_insert(shapes.pods.len()));
-                shapes.pods.push(&workload.shape);
+                shapes.pods.push(shape);
                 shapes.demand_of.push(demand);
                 shapes.pods.len() - 1
             });
+            index_of.push(index);
+        }
+        for workload in &snapshot.waiting {
+            let index = index_of[workload.shape];
             shapes.shape_of.push(index);
             let demand = &mut shapes.demands[shapes.demand_of[index]];
             demand.pods = demand.pods.max(workload.pods);

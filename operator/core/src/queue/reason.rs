@@ -72,7 +72,7 @@ impl<'a, 'c> Reasons<'a, 'c> {
         let emptied = self.emptied.get_or_insert_with(|| Cluster::new(snapshot, shapes, true));
         let survey = self.ever[shape].get_or_insert_with(|| emptied.survey(shape));
         (survey.pods < u64::from(workload.pods)).then(|| WaitReason::NeverFits {
-            asked: asked(workload),
+            asked: asked(snapshot, workload),
             empty_cluster_fits: below(survey.pods, workload.pods),
             pods: workload.pods,
             turned_away: survey.turned_away.clone(),
@@ -84,7 +84,7 @@ impl<'a, 'c> Reasons<'a, 'c> {
         let cluster = &mut *self.cluster;
         let survey = self.now[shape].get_or_insert_with(|| cluster.survey(shape));
         let Survey { pods, pods_by_devices, nodes, .. } = *survey;
-        let asked = asked(workload);
+        let asked = asked(self.snapshot, workload);
         let tenant = workload.tenant.clone();
         let fit = below(pods, workload.pods);
         if pods_by_devices >= u64::from(workload.pods) {

@@ -28,7 +28,12 @@ fn with(mut snapshot: Snapshot, workload: Workload) -> Snapshot {
 }
 
 fn tenant(guaranteed: u64, limit: Option<u64>, used: u64) -> Tenant {
-    Tenant { guaranteed: guaranteed * 56, limit: limit.map(|gpus| gpus * 56), used: used * 56 }
+    Tenant {
+        guaranteed: guaranteed * 56,
+        limit: limit.map(|gpus| gpus * 56),
+        used: used * 56,
+        ..Tenant::default()
+    }
 }
 
 #[test]
@@ -51,7 +56,7 @@ fn devices_of_a_pod_are_on_one_node_and_the_fullest_node_is_filled_first() {
     let mut snapshot = cluster(3, &[whole(), whole(), whole(), whole()]);
     hold(&mut snapshot, 4, "whole");
     let eight = vec![request(&mut snapshot, 3, "gpu")];
-    let three = job_of("Job/a/three", 1, eight);
+    let three = job_of(&mut snapshot, "Job/a/three", 1, eight);
     let decided = plan(&with(snapshot.clone(), three.clone()), 0);
     assert_eq!(nodes(&decided), [1]);
     assert_eq!(decided.admissions[0].pods[0].devices[0].len(), 3);
@@ -62,7 +67,7 @@ fn devices_of_a_pod_are_on_one_node_and_the_fullest_node_is_filled_first() {
     hold(&mut snapshot, 9, "whole");
     assert_eq!(why(&with(snapshot.clone(), three)), "needs 3 GPUs; 0 fit now");
     let four = vec![request(&mut snapshot, 4, "gpu")];
-    let two = job_of("Job/a/two", 2, four);
+    let two = job_of(&mut snapshot, "Job/a/two", 2, four);
     assert_eq!(why(&with(snapshot, two)), "needs 2 × 4 GPUs; 0 fit now");
 }
 
@@ -70,7 +75,8 @@ fn devices_of_a_pod_are_on_one_node_and_the_fullest_node_is_filled_first() {
 fn a_mix_of_devices_shares_a_gpu() {
     let mut snapshot = cluster(1, &[h100()]);
     let requests = ["1g.20gb", "2g.20gb", "4g.40gb"].map(|kind| request(&mut snapshot, 1, kind));
-    let decided = plan(&with(snapshot.clone(), job_of("Job/a/x", 1, requests.to_vec())), 0);
+    let mix = job_of(&mut snapshot, "Job/a/x", 1, requests.to_vec());
+    let decided = plan(&with(snapshot.clone(), mix), 0);
     let names: Vec<_> = decided.admissions[0].pods[0]
         .devices
         .iter()
@@ -154,12 +160,13 @@ fn a_larger_device_than_the_least_counts_in_full() {
     let mut wanted = request(&mut snapshot, 1, "2g.20gb");
     wanted.eligible = eligible;
     wanted.smallest = true;
-    snapshot.waiting.push(job_of("a", 1, vec![wanted]));
+    let wanted = job_of(&mut snapshot, "a", 1, vec![wanted]);
+    snapshot.waiting.push(wanted);
     let decided = plan(&snapshot, 0);
     assert_eq!(decided.admissions[0].units, 14);
 
     let two_only = devices(&mut snapshot, |d| d.kind == "2g.20gb" || d.name.ends_with("1g.20gb-6"));
-    snapshot.waiting[0].shape.requests[0].eligible = two_only;
+    snapshot.shapes[0].requests[0].eligible = two_only;
     snapshot.tenants.insert("t".into(), Tenant { limit: Some(15), ..Tenant::default() });
     let decided = plan(&snapshot, 0);
     let quota = WaitReason::Quota { tenant: "t".into(), needs: 16, left: 15, limit: 15 };
@@ -216,15 +223,15 @@ fn nodes_that_do_not_suit_are_counted_by_reason() {
     snapshot.nodes[3].schedulable = false;
     snapshot.nodes[4].labels.insert("zone".into(), "b".into());
     hold(&mut snapshot, 5, "whole");
-    let mut workload = job(&mut snapshot, "a", 1, "gpu");
+    let workload = job(&mut snapshot, "a", 1, "gpu");
     let zone = Requirement { key: "zone".into(), operator: Operator::NotIn, values: vec!["b".into()] };
-    workload.shape.node_terms.push(NodeTerm { labels: vec![zone], names: vec![] });
+    snapshot.shapes[workload.shape].node_terms.push(NodeTerm { labels: vec![zone], names: vec![] });
     assert_eq!(
         why(&with(snapshot.clone(), workload.clone())),
         "needs 1 × GPU; 0 fit now; devices are free on 5 nodes; turned away: 2 for cpu, 1 for node selector, 1 for \
          not ready, 1 for taint maintenance"
     );
-    workload.shape.resources.cpu_milli = 1_000_000;
+    snapshot.shapes[workload.shape].resources.cpu_milli = 1_000_000;
     assert_eq!(
         why(&with(snapshot, workload)),
         "needs 1 × GPU; even the empty cluster has room for 0 of 1; nodes turned away: 4 for cpu, 1 for node \

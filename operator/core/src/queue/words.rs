@@ -28,8 +28,9 @@ fn devices(count: u32, label: &str) -> String {
 }
 
 /// What a workload asks for: `4 × 3g.40gb`, `2 × 8 GPUs`.
-pub(super) fn asked(workload: &Workload) -> String {
-    let requests: Vec<_> = workload.shape.requests.iter().filter(|request| request.count > 0).collect();
+pub(super) fn asked(snapshot: &Snapshot, workload: &Workload) -> String {
+    let requests: Vec<_> =
+        snapshot.shape_of(workload).requests.iter().filter(|request| request.count > 0).collect();
     let pods = workload.pods;
     match requests.as_slice() {
         [] => format!("{pods} × no device"),
@@ -100,6 +101,13 @@ impl fmt::Display for WaitReason {
                 f.write_str(&fits_now(asked, *fit, tenant, *left))?;
                 let (nodes, s) = (*nodes, if *nodes == 1 { "" } else { "s" });
                 write!(f, "; devices are free on {nodes} node{s}; turned away: {}", counted(turned_away))
+            }
+            Self::Kept { asked } => {
+                write!(f, "needs {asked}; the room that there is is kept for a job that is ahead in line")
+            }
+            Self::MakingRoom { asked, leaving, until_ms: _ } => {
+                let (jobs, leave) = if *leaving == 1 { ("job", "leaves") } else { ("jobs", "leave") };
+                write!(f, "needs {asked}; room is being made: {leaving} {jobs} {leave}")
             }
             Self::Backoff { left_ms } => {
                 write!(f, "was withdrawn; is tried again in {} s", left_ms.saturating_add(999) / 1000)

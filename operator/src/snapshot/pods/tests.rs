@@ -122,13 +122,8 @@ fn a_pod_that_only_shares_is_planned_for_the_nodes_room() {
         let snapshot = Snapshot {
             nodes: vec![Node { name: "n".into(), schedulable: true, allocatable, ..Node::default() }],
             tenants: [("t".to_owned(), Tenant::default())].into(),
-            waiting: vec![Workload {
-                key: ME.into(),
-                tenant: "t".into(),
-                pods: 1,
-                shape,
-                ..Workload::default()
-            }],
+            waiting: vec![Workload { key: ME.into(), tenant: "t".into(), pods: 1, ..Workload::default() }],
+            shapes: vec![shape],
             ..Snapshot::default()
         };
         let plan = vingt_core::plan(&snapshot, 0);

@@ -93,20 +93,23 @@ prop_compose! {
         (pods, cpus) in (1_u32..5, 0_u64..3),
         (pinned, tolerates, avoid, later) in (0_u8..20, prop::bool::weighted(0.2), 0_u8..6, 0_u8..10),
         requests in prop::collection::vec((0..ASKED.len(), 1_u32..3, any::<bool>()), kinds),
-    ) -> Workload {
+    ) -> (Workload, PodShape) {
         let request = |(asked, count, smallest): (usize, u32, bool)| {
             let label = ASKED[asked].to_owned();
             DeviceRequest { count, eligible: asked, smallest: smallest || label.starts_with('>'), label }
         };
-        let mut workload = job_of("", pods, requests.into_iter().map(request).collect());
-        workload.shape.resources = Resources { cpu_milli: cpus * 1000, pods: 1, ..Resources::default() };
-        workload.shape.pinned = (pinned < 2).then(|| format!("n{pinned}"));
-        if tolerates {
-            workload.shape.tolerations = vec![Toleration { key: Some("k".into()), value: None, effect: None }];
-        }
+        let tolerates = tolerates.then(|| Toleration { key: Some("k".into()), value: None, effect: None });
+        let shape = PodShape {
+            resources: Resources { cpu_milli: cpus * 1000, pods: 1, ..Resources::default() },
+            pinned: (pinned < 2).then(|| format!("n{pinned}")),
+            tolerations: tolerates.into_iter().collect(),
+            requests: requests.into_iter().map(request).collect(),
+            ..PodShape::default()
+        };
         let avoid = (avoid < 2).then(|| format!("n{avoid}")).into_iter().collect();
         let not_before_ms = if later == 0 { NOW + 5 } else { 0 };
-        Workload { tenant: format!("t{tenant}"), priority, queued_ms, not_before_ms, avoid, ..workload }
+        let tenant = format!("t{tenant}");
+        (Workload { tenant, priority, queued_ms, not_before_ms, avoid, pods, ..Workload::default() }, shape)
     }
 }
 
@@ -116,9 +119,9 @@ fn snapshot(kinds: std::ops::Range<usize>) -> impl Strategy<Value = Snapshot> {
     (nodes(), tenants(), prop::collection::vec(workload(kinds), 0..10)).prop_map(
         |(mut snapshot, tenants, waiting)| {
             snapshot.tenants = tenants;
-            snapshot.waiting = waiting;
-            for (index, workload) in snapshot.waiting.iter_mut().enumerate() {
-                workload.key = format!("Job/a/{index}");
+            for (index, (workload, shape)) in waiting.into_iter().enumerate() {
+                snapshot.shapes.push(shape);
+                snapshot.waiting.push(Workload { key: format!("Job/a/{index}"), shape: index, ..workload });
             }
             let set = |asked: &&str| {
                 let mask = |gpu: &Gpu| {
@@ -146,15 +149,15 @@ fn started_all<'a>(snapshot: &'a Snapshot, plan: &Plan) -> Exhaustive<'a> {
     let mut after = Exhaustive::new(snapshot, false);
     for admission in &plan.admissions {
         let workload = &snapshot.waiting[admission.workload];
+        let shape = snapshot.shape_of(workload);
         assert_eq!(admission.pods.len(), workload.pods as usize, "a gang is whole");
         let units: u64 = admission.pods.iter().flat_map(chosen).map(|d| device(snapshot, d).units).sum();
         assert_eq!(admission.units, units);
         for pod in &admission.pods {
-            let room =
-                after.pods_on(pod.node, &PodShape { requests: vec![], ..workload.shape.clone() }, false, 1);
+            let room = after.pods_on(pod.node, &PodShape { requests: vec![], ..shape.clone() }, false, 1);
             assert_eq!(room, 1, "the node does not suit");
-            assert_eq!(pod.devices.len(), workload.shape.requests.len());
-            for (request, chosen) in workload.shape.requests.iter().zip(&pod.devices) {
+            assert_eq!(pod.devices.len(), shape.requests.len());
+            for (request, chosen) in shape.requests.iter().zip(&pod.devices) {
                 assert_eq!(chosen.len(), request.count as usize);
                 for index in chosen {
                     let gpu = &snapshot.gpus[index.gpu.0 as usize];
@@ -166,7 +169,7 @@ fn started_all<'a>(snapshot: &'a Snapshot, plan: &Plan) -> Exhaustive<'a> {
                     assert!(used.iter().zip(&gpu.capacity).all(|(used, all)| used <= all), "no overlap");
                 }
             }
-            after.requested[pod.node.0 as usize].cpu_milli += workload.shape.resources.cpu_milli;
+            after.requested[pod.node.0 as usize].cpu_milli += shape.resources.cpu_milli;
             after.requested[pod.node.0 as usize].pods += 1;
         }
     }
@@ -184,7 +187,7 @@ fn held_by_tenants(snapshot: &Snapshot, plan: &Plan) -> BTreeMap<String, u64> {
 /// Least units that a workload can be charged, if every request has a device.
 fn least(snapshot: &Snapshot, workload: &Workload) -> Option<u64> {
     let all = || snapshot.gpus.iter().flat_map(|gpu| &gpu.devices);
-    let each = workload.shape.requests.iter().map(|request| {
+    let each = snapshot.shape_of(workload).requests.iter().map(|request| {
         let units = all().filter(|d| will_do(d, &request.label)).map(|d| d.units).min()?;
         Some(units * u64::from(request.count))
     });
@@ -217,9 +220,9 @@ fn check_reason(
         assert_eq!(*reason, WaitReason::Backoff { left_ms: 5 });
         return;
     }
-    let ever = Exhaustive::new(snapshot, true).pods(&workload.shape, false, wanted);
-    let now = after.pods(&workload.shape, false, wanted);
-    let by_devices = after.pods(&workload.shape, true, wanted);
+    let ever = Exhaustive::new(snapshot, true).pods(snapshot.shape_of(workload), false, wanted);
+    let now = after.pods(snapshot.shape_of(workload), false, wanted);
+    let by_devices = after.pods(snapshot.shape_of(workload), true, wanted);
     let left_of_limit = tenant.limit.map(|limit| (limit.saturating_sub(held[&workload.tenant]), limit));
     match reason {
         WaitReason::NeverFits { empty_cluster_fits, pods, .. } => {
@@ -282,7 +285,7 @@ fn check_plan(snapshot: &Snapshot, plan: &Plan) {
             let others = (0..).map(NodeIndex).zip(&snapshot.nodes);
             let others = others.filter(|(_, node)| !workload.avoid.contains(&node.name));
             for (node, _) in others {
-                let room = after.pods_on(node, &workload.shape, false, 1);
+                let room = after.pods_on(node, snapshot.shape_of(workload), false, 1);
                 assert_eq!(room, 0, "an avoided node is used though others have room");
             }
         }

@@ -1,0 +1,194 @@
+//! What a plan consists of, and why something waits.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{DeviceIndex, NodeIndex, UnitMs, Units};
+
+/// What is to be done, and for everything else why not.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Workloads that are placed whole, in the order they were decided.
+    pub admissions: Vec<Admission>,
+    /// What is asked to leave, for waiting workloads.
+    pub evictions: Vec<Eviction>,
+    /// What gets another in its stead elsewhere, and leaves when that is ready.
+    pub replacements: Vec<Replacement>,
+    /// Places that are kept for waiting workloads.
+    pub reservations: Vec<Reservation>,
+    /// Workloads that go on waiting, each with its reason.
+    pub waits: Vec<Wait>,
+}
+
+/// Something that is asked to leave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Eviction {
+    /// Index into [`super::Snapshot::running`].
+    pub running: usize,
+    /// The workload that gets the room: index into [`super::Snapshot::waiting`].
+    pub by: usize,
+    /// By what right.
+    pub reason: EvictionReason,
+    /// Work that is lost: units, times milliseconds since it was last saved.
+    pub lost: UnitMs,
+}
+
+/// By what right something is asked to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum EvictionReason {
+    /// Its tenant holds what is guaranteed to another.
+    Reclaimed,
+    /// A workload of the same tenant has a higher priority.
+    Preempted,
+    /// It stands in the way by its place only, and starts anew elsewhere.
+    Moved,
+}
+
+/// A pod that gets another in its stead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replacement {
+    /// Index into [`super::Snapshot::running`].
+    pub running: usize,
+    /// Index into [`super::Running::pods`].
+    pub pod: usize,
+    /// Where the other one goes.
+    pub to: PodPlacement,
+    /// The workload that gets the room: index into [`super::Snapshot::waiting`].
+    pub by: usize,
+}
+
+/// Places that are kept for a workload until it starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    /// Index into [`super::Snapshot::waiting`].
+    pub workload: usize,
+    /// Where each of its pods is to go.
+    pub pods: Vec<PodPlacement>,
+    /// When all of it is free at the latest, in milliseconds since 1970, if that is known.
+    pub free_ms: Option<i64>,
+}
+
+/// A workload that is placed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// Index into [`Snapshot::waiting`].
+    pub workload: usize,
+    /// Where each of its pods goes.
+    pub pods: Vec<PodPlacement>,
+    /// What its tenant is charged for it.
+    pub units: Units,
+}
+
+/// Where one pod goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodPlacement {
+    /// The node.
+    pub node: NodeIndex,
+    /// Its devices: for each of the shape's requests, in order, as many as it counts.
+    pub devices: Vec<Vec<DeviceIndex>>,
+}
+
+/// A workload that waits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Wait {
+    /// Index into [`Snapshot::waiting`].
+    pub workload: usize,
+    /// Why.
+    pub reason: WaitReason,
+}
+
+/// Why a workload waits. Its `Display` is what users read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WaitReason {
+    /// No device of this cluster satisfies a request, however empty it were.
+    NoSuchDevice {
+        /// What was asked for.
+        label: String,
+        /// What there is instead, as `kind (n)`.
+        available: Vec<String>,
+    },
+    /// It would not fit even if the cluster were empty.
+    NeverFits {
+        /// What was asked for, in words (`2 × 8 GPUs`).
+        asked: String,
+        /// How many pods would fit into the empty cluster.
+        empty_cluster_fits: u32,
+        /// How many are asked for.
+        pods: u32,
+        /// Nodes whose devices would do but that suit no pod, by reason, with their number.
+        turned_away: BTreeMap<String, u32>,
+    },
+    /// The tenant's limit is below what the workload alone needs.
+    AboveLimit {
+        /// The tenant.
+        tenant: String,
+        /// What the workload needs.
+        needs: Units,
+        /// What the tenant may hold.
+        limit: Units,
+    },
+    /// The tenant has too little left.
+    Quota {
+        /// The tenant.
+        tenant: String,
+        /// What the workload needs.
+        needs: Units,
+        /// What the tenant has left.
+        left: Units,
+        /// What the tenant may hold.
+        limit: Units,
+    },
+    /// There is not enough room now.
+    NoRoom {
+        /// What was asked for, in words.
+        asked: String,
+        /// How many of its pods fit now.
+        fit: u32,
+        /// How many are asked for.
+        pods: u32,
+        /// The tenant.
+        tenant: String,
+        /// What the tenant has left under its limit, if it has one, and that limit.
+        left: Option<(Units, Units)>,
+    },
+    /// GPUs are free, but no node that has them suits the pod.
+    NoNode {
+        /// What was asked for, in words.
+        asked: String,
+        /// How many of its pods fit now.
+        fit: u32,
+        /// The tenant.
+        tenant: String,
+        /// What the tenant has left under its limit, if it has one, and that limit.
+        left: Option<(Units, Units)>,
+        /// Nodes turned away, by reason (`cpu`, `memory`, `node selector`, `taint x`), with their number.
+        turned_away: BTreeMap<String, u32>,
+        /// Nodes looked at.
+        nodes: u32,
+    },
+    /// There is room, but it is kept for a workload that is ahead.
+    Kept {
+        /// What was asked for, in words.
+        asked: String,
+    },
+    /// Room is being made: others have been asked to leave.
+    MakingRoom {
+        /// What was asked for, in words.
+        asked: String,
+        /// How many jobs leave.
+        leaving: u32,
+        /// When they have left at the latest, in milliseconds since 1970.
+        until_ms: i64,
+    },
+    /// It was withdrawn and is tried again later.
+    Backoff {
+        /// Milliseconds left.
+        left_ms: i64,
+    },
+    /// The tenant is not known (any more).
+    NoTenant {
+        /// Its name.
+        tenant: String,
+    },
+}
