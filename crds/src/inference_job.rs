@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::gpu::GpuRequest;
 use crate::pod_template::PodTemplate;
+use crate::scheduling::{Evictions, ExpectedStart, MoveState, ReplicaMove};
+use crate::training_job::default_preemptible;
 
 /// Replicas of a server on GPUs. It runs as a Deployment and a Service of the
 /// same name; each replica is admitted by itself.
@@ -33,6 +35,8 @@ use crate::pod_template::PodTemplate;
     printcolumn = r#"{"name":"Node","type":"string","jsonPath":".status.nodes"}"#,
     printcolumn = r#"{"name":"Wait","type":"date","jsonPath":".status.waitingSince"}"#,
     printcolumn = r#"{"name":"Why","type":"string","jsonPath":".status.why"}"#,
+    printcolumn = r#"{"name":"Starts","type":"string","priority":1,"jsonPath":".status.expectedStart.p50","description":"when a waiting replica is likely to start"}"#,
+    printcolumn = r#"{"name":"Evictions","type":"integer","priority":1,"jsonPath":".status.evictions.count"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
@@ -58,6 +62,13 @@ pub struct InferenceJobSpec {
     /// Scale to nothing, until this is false again.
     #[serde(default)]
     pub suspend: bool,
+    /// Whether replicas may be stopped for others: by a tenant that takes its guarantee back, or by a job of its own
+    /// tenant with a higher priority. Those that may not are started only within what the tenant is guaranteed.
+    #[serde(default = "default_preemptible")]
+    pub preemptible: bool,
+    /// Whether a replica may be moved, to make room by shape for others.
+    #[serde(default, rename = "move")]
+    pub move_: ReplicaMove,
 }
 
 fn default_replicas() -> u32 {
@@ -83,6 +94,15 @@ pub struct InferenceJobStatus {
     /// Since when a replica waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_since: Option<Time>,
+    /// When a waiting replica is likely to start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_start: Option<ExpectedStart>,
+    /// How often replicas were stopped for others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evictions: Option<Evictions>,
+    /// A replica that is being moved.
+    #[serde(rename = "move", skip_serializing_if = "Option::is_none")]
+    pub move_: Option<MoveState>,
     /// Replicas that exist.
     pub replicas: u32,
     /// Replicas that are ready.

@@ -14,6 +14,7 @@ pub mod manifests;
 pub mod names;
 mod pod_template;
 mod reference;
+mod scheduling;
 mod tenant;
 mod training_job;
 
@@ -22,7 +23,10 @@ pub use decision::{DecidedDevice, DecisionRecord, InvalidDecision};
 pub use gpu::GpuRequest;
 pub use inference_job::{InferenceJob, InferenceJobSpec, InferenceJobStatus};
 pub use pod_template::PodTemplate;
-pub use tenant::{NamespaceSelector, Tenant, TenantSpec, TenantStatus};
+pub use scheduling::{
+    Evictions, ExpectedStart, LastEviction, MoveState, ReplicaMove, TopologySpec, TrainingMove,
+};
+pub use tenant::{NamespaceSelector, RecentUse, Tenant, TenantSpec, TenantStatus};
 pub use training_job::{
     Assignment, Checkpoint, RestartPolicy, TrainingJob, TrainingJobSpec, TrainingJobStatus,
 };

@@ -20,6 +20,13 @@ pub const DECISION: &str = "vingt.dev/decision";
 /// Annotation on a gated pod: in words, why it waits.
 pub const WAIT_REASON: &str = "vingt.dev/waiting";
 
+/// Annotation on a job of our kinds or a pod: when its progress was last saved, as an RFC 3339 time. Users write it.
+pub const CHECKPOINTED_AT: &str = "vingt.dev/checkpointed-at";
+/// Annotation on a pod: `true` or `false`, whether it may be stopped for others. Users write it.
+pub const PREEMPTIBLE: &str = "vingt.dev/preemptible";
+/// Annotation on a pod that is taken back: for which workload and why.
+pub const EVICTED_FOR: &str = "vingt.dev/evicted-for";
+
 /// Label on a namespace: the tenant it belongs to. Only the operator may write it.
 pub const TENANT_LABEL: &str = "vingt.dev/tenant";
 /// Label on the objects of a `TrainingJob` (Job, Service, pods, claims): its name.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,11 @@ use serde::{Deserialize, Serialize};
     printcolumn = r#"{"name":"Used","type":"string","jsonPath":".status.used","description":"GPUs held now"}"#,
     printcolumn = r#"{"name":"Guaranteed","type":"string","jsonPath":".spec.guaranteedGPUs"}"#,
     printcolumn = r#"{"name":"Limit","type":"string","jsonPath":".spec.limitGPUs"}"#,
+    printcolumn = r#"{"name":"Borrowed","type":"string","jsonPath":".status.borrowed","description":"of these, GPUs beyond what is guaranteed"}"#,
     printcolumn = r#"{"name":"Waiting","type":"integer","jsonPath":".status.waiting","description":"jobs and pods that wait"}"#,
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type=='Ready')].status"}"#,
+    printcolumn = r#"{"name":"Parent","type":"string","priority":1,"jsonPath":".spec.parent"}"#,
+    printcolumn = r#"{"name":"Weight","type":"integer","priority":1,"jsonPath":".spec.weight"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
@@ -42,6 +45,18 @@ pub struct TenantSpec {
     #[serde(default, rename = "limitGPUs", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "gpus")]
     pub limit_gpus: Option<Quantity>,
+    /// The tenant above this one: guarantee and limit of a tenant are for it and all that are below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub parent: Option<String>,
+    /// Its share of what nobody is guaranteed, relative to the others with the same parent.
+    #[serde(default = "default_weight")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub weight: u32,
+}
+
+fn default_weight() -> u32 {
+    1
 }
 
 /// Namespaces by name, by label, or both (then either suffices).
@@ -69,14 +84,32 @@ pub struct TenantStatus {
     pub used: String,
     /// The same in units; 56 are one GPU.
     pub used_units: u64,
+    /// GPUs held now beyond what is guaranteed, as a decimal; they may be taken back.
+    pub borrowed: String,
+    /// What it held of late, older use counting less; who used less goes first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recent_use: Option<RecentUse>,
+    /// When a job or pod of its own was last admitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_admitted: Option<Time>,
     /// Jobs and pods that wait.
     pub waiting: u32,
     /// `metadata.generation` this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Conditions: Ready (false when a selected namespace is another tenant's).
+    /// Conditions: Ready (false when a selected namespace is another tenant's, or there is no such parent).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// Use of the past, as of a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecentUse {
+    /// Units held times the milliseconds they were held; what is older counts less.
+    pub unit_ms: u64,
+    /// As of this time.
+    pub at: Time,
 }
 
 /// Schema of a number of GPUs: whole, or a decimal such as `2.5`.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::decision::DecidedDevice;
 use crate::gpu::GpuRequest;
 use crate::pod_template::PodTemplate;
+use crate::scheduling::{Evictions, ExpectedStart, TopologySpec, TrainingMove};
 
 /// A gang of workers on GPUs. It runs as an indexed `batch/v1` Job of the same
 /// name, with a headless Service and the usual rendezvous variables
@@ -30,6 +31,8 @@ use crate::pod_template::PodTemplate;
     printcolumn = r#"{"name":"Node","type":"string","jsonPath":".status.nodes"}"#,
     printcolumn = r#"{"name":"Wait","type":"date","jsonPath":".status.waitingSince"}"#,
     printcolumn = r#"{"name":"Why","type":"string","jsonPath":".status.why"}"#,
+    printcolumn = r#"{"name":"Starts","type":"string","priority":1,"jsonPath":".status.expectedStart.p50","description":"when it is likely to start"}"#,
+    printcolumn = r#"{"name":"Evictions","type":"integer","priority":1,"jsonPath":".status.evictions.count"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
@@ -70,6 +73,31 @@ pub struct TrainingJobSpec {
     /// How the workers save their progress when they are asked to leave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Checkpoint>,
+    /// Whether the job may be stopped for others: by a tenant that takes its guarantee back, or by a job of its own
+    /// tenant with a higher priority. One that may not is started only within what its tenant is guaranteed.
+    #[serde(default = "default_preemptible")]
+    pub preemptible: bool,
+    /// Whether the job may be stopped and started elsewhere, to make room by shape for others. By default `Restart` if
+    /// `checkpoint.intervalSeconds` is given, and `Never` otherwise.
+    #[serde(default, rename = "move", skip_serializing_if = "Option::is_none")]
+    pub move_: Option<TrainingMove>,
+    /// Where the workers are to be close to one another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = ("self == oldSelf", "topology cannot be changed after creation: make a new job"))]
+    pub topology: Option<TopologySpec>,
+}
+
+impl TrainingJobSpec {
+    /// Whether the job may be stopped and started elsewhere.
+    pub fn moves(&self) -> TrainingMove {
+        let saves = self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.interval_seconds.is_some());
+        self.move_.unwrap_or(if saves { TrainingMove::Restart } else { TrainingMove::Never })
+    }
+}
+
+/// Jobs may be stopped for others unless they say otherwise.
+pub(crate) fn default_preemptible() -> bool {
+    true
 }
 
 fn default_max_restarts() -> u32 {
@@ -95,8 +123,20 @@ pub enum RestartPolicy {
 #[serde(rename_all = "camelCase")]
 pub struct Checkpoint {
     /// Seconds between SIGTERM and SIGKILL: the time a checkpoint takes.
+    #[serde(default = "default_grace_seconds")]
     #[schemars(range(min = 0, max = 86_400))]
     pub grace_seconds: i64,
+    /// Seconds between two checkpoints, counted from when all workers were ready. A job that sets the annotation
+    /// `vingt.dev/checkpointed-at` on itself or on its pods, to an RFC 3339 time, is believed instead. When jobs have to
+    /// be stopped for others, those that lose least are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub interval_seconds: Option<i64>,
+}
+
+/// What Kubernetes gives a pod that says nothing.
+fn default_grace_seconds() -> i64 {
+    30
 }
 
 /// What the operator knows of a `TrainingJob`.
@@ -124,6 +164,18 @@ pub struct TrainingJobStatus {
     /// When it was first admitted since it was last suspended: `activeDeadlineSeconds` counts from here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_admitted_at: Option<Time>,
+    /// Since when it is queued, for its place in the queue; kept while it runs, and when it is stopped for others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queued_at: Option<Time>,
+    /// When it is likely to start, while it waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_start: Option<ExpectedStart>,
+    /// When its progress was last saved, as the job's or its pods' annotation says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_checkpoint: Option<Time>,
+    /// How often it was stopped for others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evictions: Option<Evictions>,
     /// How often the gang was restarted after a failure.
     pub restarts: u32,
     /// How often the gang was withdrawn since it last ran: its wait for the next try grows with it.
@@ -137,7 +189,7 @@ pub struct TrainingJobStatus {
     /// `metadata.generation` this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Conditions: QuotaReserved, Admitted, PodsReady, Evicted, Finished, Ready, Reconciling.
+    /// Conditions: QuotaReserved, Admitted, PodsReady, Evicted, Preempted, Finished, Ready, Reconciling.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
