@@ -174,6 +174,7 @@ impl Engine {
             | GangStep::Ungate
             | GangStep::Suspend
             | GangStep::DeleteJob
+            | GangStep::DeleteAbandoned
             | GangStep::Release => self.act(&it),
         }
         if it.gang.stuck.is_none() {
@@ -222,6 +223,7 @@ impl Engine {
                     |writer| async move { (vec![], writer.delete(&target, &current).await) },
                 );
             }
+            GangStep::DeleteAbandoned => self.delete_abandoned(it, workload),
             GangStep::Bind => self.bind_gang(it, workload),
             GangStep::Ungate => self.open_gang(it, workload),
             GangStep::Release => {
@@ -233,6 +235,20 @@ impl Engine {
             }
             _ => {}
         }
+    }
+
+    fn delete_abandoned(&mut self, it: &Tracked, workload: String) {
+        let uid = |key: &Key| Some((key.clone(), self.world.pods.get(key)?.uid.clone()));
+        let pods: Vec<(Key, String)> = it.gang.abandoned.iter().filter_map(uid).collect();
+        tracing::info!(job = %it.key, pods = pods.len(), "workers that their Job left behind are deleted");
+        self.start(workload, |writer| async move {
+            for (key, uid) in &pods {
+                if let Err(failure) = writer.delete(&Target::object::<core::Pod>(key), uid).await {
+                    return (vec![], Err(failure));
+                }
+            }
+            (vec![], Ok(()))
+        });
     }
 
     fn bind_gang(&mut self, it: &Tracked, workload: String) {

@@ -78,6 +78,8 @@ pub struct Gang {
     pub facts: GangFacts,
     /// Workers that wait at their gate.
     pub gated: Vec<GatedWorker>,
+    /// Pods that hold claims of the gang and are no Job's.
+    pub abandoned: Vec<Key>,
     /// Workers that are ready or have succeeded.
     pub well: u32,
     /// Nodes of workers that may start, or have started, and are not ready.
@@ -137,6 +139,7 @@ pub fn of(key: &Key, job: &TrainingJob, sight: Sight<'_>) -> Gang {
         let owner = world.claims.get(key).and_then(|claim| claim.owner.as_ref());
         owner.is_none_or(|owner| !live.contains(owner.uid.as_str()))
     };
+    gang.abandoned = claims.iter().filter_map(|claim| abandoned(claim, world)).collect();
     let planned = !status.assignments.is_empty();
     let evicted =
         condition(&status.conditions, ConditionType::Evicted).filter(|condition| condition.status == "True");
@@ -178,6 +181,7 @@ pub fn of(key: &Key, job: &TrainingJob, sight: Sight<'_>) -> Gang {
         pods: gang.facts.pods,
         claims_held: u32::try_from(claims.len()).unwrap_or(u32::MAX),
         claims_stray: u32::try_from(claims.iter().filter(stray).count()).unwrap_or(u32::MAX),
+        abandoned: u32::try_from(gang.abandoned.len()).unwrap_or(u32::MAX),
         plan_lost: status.assignments.iter().any(|assignment| lost(assignment, world, layout)),
     };
     gang
@@ -277,6 +281,16 @@ fn claim_state(claim: &Claim, assignment: &Assignment, pod: &Pod) -> ClaimState 
         Some(_) => ClaimState::Other,
         None => ClaimState::Undecided,
     }
+}
+
+/// The pod that a claim was made for, if it lives and is nobody's. A Job's pod is nobody's once the
+/// Job was deleted without it, and never before: its owner is written together with the pod.
+fn abandoned(claim: &Key, world: &World) -> Option<Key> {
+    let owner = world.claims.get(claim)?.owner.as_ref()?;
+    let key = Key::new(&claim.namespace, &owner.name);
+    let pod = world.pods.get(&key)?;
+    let lives = !pod.ended && !pod.deleting && pod.uid == owner.uid;
+    (lives && pod.owner.is_none()).then_some(key)
 }
 
 /// The Job that was made for it.

@@ -9,6 +9,8 @@
 //!     |  nothing left                 pods leave            recorded: withdrawals or restarts + 1  |
 //!   ClearPlan <------- DeleteJob, Wait <-------- Suspend, DeleteJob <----- Withdraw, Restart <-----+
 //! ```
+//! Workers that their Job left behind are removed before anything else.
+//!
 //! Each step is one thing to bring about; when it has, the facts have changed and
 //! lead to the next one. A crash between two steps repeats at most the first: what
 //! a step must not do twice (counting) is a write to the status together with the
@@ -64,6 +66,8 @@ pub struct GangFacts {
     pub claims_held: u32,
     /// Of these, the claims of pods that are gone, have ended, or are being deleted.
     pub claims_stray: u32,
+    /// Pods that hold claims of the gang and are no Job's: theirs was deleted without them.
+    pub abandoned: u32,
     /// A node or a device of the plan is gone.
     pub plan_lost: bool,
 }
@@ -205,12 +209,17 @@ pub enum GangStep {
     ClearPlan,
     /// Record in the status that it has ended.
     Finish(Outcome),
+    /// Delete the pods that are no Job's: no other is made for a worker while they hold what it is to get.
+    DeleteAbandoned,
     /// Nothing of the deleted object is left: remove the finalizer.
     Release,
 }
 
 /// The next step with a gang.
 pub fn next_step(facts: &GangFacts, now_ms: i64) -> GangStep {
+    if facts.abandoned > 0 {
+        return GangStep::DeleteAbandoned;
+    }
     let something_left = facts.pods.present > 0 || facts.claims_held > 0;
     if facts.deleted {
         return match facts.job {

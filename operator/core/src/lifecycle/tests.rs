@@ -99,6 +99,15 @@ fn a_failed_gang_is_started_again_as_often_as_it_may() {
 }
 
 #[test]
+fn workers_without_a_job_are_removed_first() {
+    let left = GangFacts { abandoned: 1, claims_stray: 2, ..running() };
+    assert_eq!(next_step(&left, 0), GangStep::DeleteAbandoned);
+    let deleted = GangFacts { deleted: true, job: JobState::None, ..left };
+    assert_eq!(next_step(&deleted, 0), GangStep::DeleteAbandoned);
+    assert_eq!(next_step(&GangFacts { abandoned: 0, ..deleted }, 0), WAIT, "they are leaving");
+}
+
+#[test]
 fn a_suspended_gang_leaves_and_stays_away() {
     let suspended = GangFacts { suspend: true, ..running() };
     assert_eq!(next_step(&suspended, 0), withdraw(Leaving::Suspended, false));

@@ -42,7 +42,7 @@ fn claim(index: u32, decided: Option<&str>, allocated: bool) -> Value {
     });
     json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
         "metadata": {"name": format!("c{index}"), "namespace": "p", "uid": format!("c{index}"), "resourceVersion": "1",
-            "ownerReferences": controller("Pod", "x", &format!("p{index}")),
+            "ownerReferences": controller("Pod", &format!("t-{index}"), &format!("p{index}")),
             "finalizers": if decided.is_some() { vec!["resource.kubernetes.io/delete-protection"] } else { vec![] },
             "annotations": record.map(|record| json!({"vingt.dev/decision": record}))},
         "spec": {}, "status": status})
@@ -216,4 +216,20 @@ fn a_plan_is_lost_with_its_node_or_a_device_but_not_with_an_agents_restart() {
     other[1]["spec"]["devices"].as_array_mut().unwrap().truncate(1);
     list::<Slice>(&mut restarting, other);
     assert!(gang(&restarting).facts.plan_lost, "a whole pool without the device does");
+}
+
+#[test]
+fn workers_that_are_no_jobs_and_hold_claims_are_to_go() {
+    let running = || json!({"phase": "Running"});
+    let mut alone = pod(0, false, running());
+    alone["metadata"]["ownerReferences"] = json!([]);
+    let claims = || vec![claim(0, Some(A), true), claim(1, Some(B), true)];
+    let left = gang(&world(vec![alone.clone(), pod(1, false, running())], claims(), json!({})));
+    assert_eq!(left.abandoned, [Key::new("p", "t-0")], "the other one has its Job");
+    assert_eq!(next_step(&left.facts, ADMITTED_MS), GangStep::DeleteAbandoned);
+    let nothing_held = vec![claim(0, None, false), claim(1, Some(B), true)];
+    let bare = gang(&world(vec![alone.clone(), pod(1, false, running())], nothing_held, json!({})));
+    assert_eq!(bare.facts.abandoned, 0, "a pod that holds nothing of the gang's is left alone");
+    alone["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    assert_eq!(gang(&world(vec![alone], claims(), json!({}))).facts.abandoned, 0, "it leaves already");
 }

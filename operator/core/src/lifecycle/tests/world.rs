@@ -47,6 +47,8 @@ struct World {
     pods: Vec<Pod>,
     /// Workers whose claim was left behind by a pod that was deleted by force.
     orphans: Vec<u32>,
+    /// Workers whose pod was left behind by its Job, and holds its claim.
+    abandoned: Vec<u32>,
     now_ms: i64,
     released: bool,
 }
@@ -65,6 +67,7 @@ enum Event {
     PodGone(usize),
     PodGoneByForce(usize),
     OrphanGone,
+    JobGoneAlone,
     Time(i64),
     Suspend(bool),
     Delete,
@@ -93,10 +96,11 @@ impl World {
             claim_conflicting: 0,
             present: count(&|pod| !pod.ended()),
         };
-        let orphans = u32::try_from(self.orphans.len()).unwrap();
+        let abandoned = u32::try_from(self.abandoned.len()).unwrap();
+        let orphans = u32::try_from(self.orphans.len()).unwrap() + abandoned;
         let claims_held = count(&held) + orphans;
         let claims_stray = count(&|pod| held(pod) && !pod.live()) + orphans;
-        GangFacts { pods, claims_held, claims_stray, ..self.facts.clone() }
+        GangFacts { pods, claims_held, claims_stray, abandoned, ..self.facts.clone() }
     }
 
     fn operator(&mut self, writes: usize) {
@@ -107,7 +111,10 @@ impl World {
         match step {
             GangStep::Queue => {
                 assert!(
-                    self.orphans.is_empty() && self.pods.iter().all(|pod| pod.ended()) && !status.suspend,
+                    self.orphans.is_empty()
+                        && self.abandoned.is_empty()
+                        && self.pods.iter().all(|pod| pod.ended())
+                        && !status.suspend,
                     "{facts:?}"
                 );
                 status.planned = true;
@@ -141,9 +148,14 @@ impl World {
             }
             GangStep::Suspend => status.job = JobState::Suspended,
             GangStep::DeleteJob => status.job = JobState::Deleting,
+            GangStep::DeleteAbandoned => {
+                let leaving = self.abandoned.len().min(writes);
+                self.orphans.extend(self.abandoned.drain(..leaving));
+            }
             GangStep::ClearPlan => {
                 assert!(
                     self.orphans.is_empty()
+                        && self.abandoned.is_empty()
                         && self.pods.iter().all(|pod| pod.ended())
                         && status.job != JobState::Failed,
                     "{facts:?}"
@@ -158,7 +170,10 @@ impl World {
             }
             GangStep::Release => {
                 assert!(
-                    self.orphans.is_empty() && self.pods.is_empty() && status.job == JobState::None,
+                    self.orphans.is_empty()
+                        && self.abandoned.is_empty()
+                        && self.pods.is_empty()
+                        && status.job == JobState::None,
                     "{facts:?}"
                 );
                 self.released = true;
@@ -187,7 +202,8 @@ impl World {
                         && matches!(other.claim, Claim::Recorded | Claim::Allocated)
                 };
                 let held = self.pods.iter().filter(same_devices).count();
-                assert!(held == 1 && !self.orphans.contains(&pod.worker), "devices are held twice");
+                let left = self.orphans.iter().chain(&self.abandoned).any(|worker| *worker == pod.worker);
+                assert!(held == 1 && !left, "devices are held twice");
             }
         }
     }
@@ -268,6 +284,13 @@ impl World {
             Event::OrphanGone => {
                 self.orphans.pop();
             }
+            Event::JobGoneAlone => {
+                self.facts.job = JobState::None;
+                let held =
+                    |pod: &&Pod| matches!(pod.claim, Claim::Recorded | Claim::Allocated) && !pod.ended();
+                self.abandoned.extend(self.pods.iter().filter(held).map(|pod| pod.worker));
+                self.pods.clear();
+            }
             Event::Time(ms) => self.now_ms += ms,
             Event::Suspend(suspend) => self.facts.suspend = suspend,
             Event::Delete => self.facts.deleted = true,
@@ -322,6 +345,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => any::<usize>().prop_map(Event::PodGone),
         1 => any::<usize>().prop_map(Event::PodGoneByForce),
         1 => Just(Event::OrphanGone),
+        1 => Just(Event::JobGoneAlone),
         2 => (0_i64..600).prop_map(Event::Time),
         1 => any::<bool>().prop_map(Event::Suspend),
         1 => prop::bool::weighted(0.05).prop_map(|delete| if delete { Event::Delete } else { Event::Time(1) }),
