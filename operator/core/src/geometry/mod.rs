@@ -113,17 +113,25 @@ impl Fleet {
         Pick { size, room: self.room(state), loss, device }
     }
 
-    /// The state once `device` is taken; it must fit.
+    /// The state once `device` is taken. Where it does not fit, more is in use than there is.
     pub fn take(&mut self, state: StateId, device: u8) -> StateId {
         if let Some(next) = self.state(state).next[usize::from(device)] {
             return next;
         }
         let State { card, ref used, .. } = *self.state(state);
         let consumes = &self.cards[card].devices[usize::from(device)].consumes;
-        let used = used.iter().zip(consumes).map(|(held, more)| held + more).collect();
+        let used = used.iter().zip(consumes).map(|(held, more)| held.saturating_add(*more)).collect();
         let next = self.enter(card, used);
         self.states[state.0 as usize].next[usize::from(device)] = Some(next);
         next
+    }
+
+    /// The state once `device`, which is in use, is given back.
+    pub fn free(&mut self, state: StateId, device: u8) -> StateId {
+        let State { card, ref used, .. } = *self.state(state);
+        let consumes = &self.cards[card].devices[usize::from(device)].consumes;
+        let used = used.iter().zip(consumes).map(|(held, less)| held.saturating_sub(*less)).collect();
+        self.enter(card, used)
     }
 
     /// How many devices of `mask` can be taken one after the other, each the best at its time.

@@ -5,20 +5,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::arrange::{Fitness, Slot, arrange, offer};
 use super::demand::Shapes;
-use super::filter::{Objection, less, objection, pods_in, taken_by};
+use super::filter::{Objection, objection};
+use super::room::Room;
 use crate::geometry::{Fleet, MAX_DEVICES, StateId, looked_at};
-use crate::model::{DeviceIndex, Gpu, GpuIndex, NodeIndex, PodPlacement, Resources, Snapshot, Units};
+use crate::model::{DeviceIndex, Gpu, GpuIndex, NodeIndex, PodPlacement, Snapshot, Units};
 
 /// The cluster during one cycle.
 #[derive(Debug)]
 pub(crate) struct Cluster<'a> {
-    snapshot: &'a Snapshot,
-    shapes: &'a Shapes<'a>,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) shapes: &'a Shapes<'a>,
     /// Whether nothing is held, nodes are well, and devices without taint.
-    emptied: bool,
+    pub(super) emptied: bool,
     fleet: Fleet,
     gpus: Vec<GpuNow>,
     nodes: Vec<NodeNow>,
+    room: Room<'a>,
     by_name: BTreeMap<&'a str, u32>,
     /// Nodes in the order in which they changed.
     changes: Vec<u32>,
@@ -33,12 +35,15 @@ struct GpuNow {
     state: StateId,
     /// Devices that may be given out at all.
     open: u64,
+    /// Devices that vingt holds, now.
+    held: u64,
+    /// Devices that are closed for others.
+    kept: u64,
 }
 
 #[derive(Debug)]
 struct NodeNow {
     gpus: Vec<u32>,
-    free: Resources,
     /// Room of all its GPUs.
     room: u64,
 }
@@ -94,24 +99,24 @@ pub(crate) struct Survey {
 }
 
 /// A gang in its place, and what its tenant is charged.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Placed {
     pub pods: Vec<PodPlacement>,
     pub units: Units,
-    before: Vec<(u32, StateId)>,
+    devices: Vec<DeviceIndex>,
 }
 
 impl<'a> Cluster<'a> {
     pub fn new(snapshot: &'a Snapshot, shapes: &'a Shapes<'a>, emptied: bool) -> Self {
         let mut fleet = Fleet::default();
-        let gpus = snapshot.gpus.iter();
-        let gpus = gpus.map(|gpu| GpuNow { state: fleet.state_of(gpu, emptied), open: open(gpu, emptied) });
-        let gpus: Vec<GpuNow> = gpus.collect();
-        let free = |node: &crate::model::Node| {
-            if emptied { node.allocatable.clone() } else { less(&node.allocatable, &node.requested) }
+        let now = |gpu: &Gpu| GpuNow {
+            state: fleet.state_of(gpu, emptied),
+            open: open(gpu, emptied),
+            held: if emptied { 0 } else { gpu.held },
+            kept: 0,
         };
-        let nodes = snapshot.nodes.iter();
-        let nodes = nodes.map(|node| NodeNow { gpus: Vec::new(), free: free(node), room: 0 });
+        let gpus: Vec<GpuNow> = snapshot.gpus.iter().map(now).collect();
+        let nodes = snapshot.nodes.iter().map(|_| NodeNow { gpus: Vec::new(), room: 0 });
         let mut nodes: Vec<NodeNow> = nodes.collect();
         for ((index, gpu), now) in (0..).zip(&snapshot.gpus).zip(&gpus) {
             if let Some(node) = nodes.get_mut(gpu.node.0 as usize) {
@@ -131,6 +136,7 @@ impl<'a> Cluster<'a> {
             fleet,
             gpus,
             nodes,
+            room: Room::new(&snapshot.nodes, &shapes.pods, emptied),
             by_name,
             changes,
             offers,
@@ -147,7 +153,7 @@ impl<'a> Cluster<'a> {
         }
         let avoid: BTreeSet<u32> =
             avoid.iter().filter_map(|name| self.by_name.get(name.as_str()).copied()).collect();
-        let mut placed = Placed { pods: Vec::new(), units: 0, before: Vec::new() };
+        let mut placed = Placed::default();
         // Pods with different devices share a node's GPUs best when looked at together.
         let together = self.shapes.demands[self.shapes.demand_of[shape]].items.len() > 1;
         let mut left = pods;
@@ -170,21 +176,13 @@ impl<'a> Cluster<'a> {
         Some(placed)
     }
 
-    /// Undoes what [`Cluster::place`] did; only the last placement that still stands can be undone.
+    /// Undoes what [`Cluster::place`] or [`Cluster::claim`] did.
     pub fn take_back(&mut self, shape: usize, placed: Placed) {
-        for (gpu, state) in placed.before.into_iter().rev() {
-            self.set_state(gpu, state);
+        for device in placed.devices.into_iter().rev() {
+            self.set_held(device.gpu.0, device.device, false);
         }
-        let taken = taken_by(self.shapes.pods[shape]);
         for pod in placed.pods {
-            let free = &mut self.nodes[pod.node.0 as usize].free;
-            free.cpu_milli += taken.cpu_milli;
-            free.memory_bytes += taken.memory_bytes;
-            free.pods += taken.pods;
-            for (name, amount) in &taken.other {
-                *free.other.entry(name.clone()).or_default() += amount;
-            }
-            self.changes.push(pod.node.0);
+            self.shift_room(pod.node, shape, true);
         }
     }
 
@@ -198,17 +196,16 @@ impl<'a> Cluster<'a> {
         let demand = self.shapes.demand_of[shape];
         self.refresh_offers(demand);
         let rule = self.know_objections(shape);
-        let pod = self.shapes.pods[shape];
         let objections = self.objections[rule].iter().flatten();
         let mut survey = Survey::default();
         let mut turned_away: BTreeMap<Objection, u32> = BTreeMap::new();
-        for ((offer, now), objection) in self.offers[demand].nodes.iter().zip(&self.nodes).zip(objections) {
+        for ((offer, node), objection) in self.offers[demand].nodes.iter().zip(0..).zip(objections) {
             if offer.pods == 0 {
                 continue;
             }
             survey.nodes += 1;
             survey.pods_by_devices = survey.pods_by_devices.saturating_add(offer.pods);
-            let (pods, reason) = objection.map_or_else(|| pods_in(&now.free, &pod.resources), |o| (0, o));
+            let (pods, reason) = objection.map_or_else(|| self.room.pods(node, shape), |o| (0, o));
             if pods < offer.pods {
                 *turned_away.entry(reason).or_default() += 1;
             }
@@ -226,28 +223,87 @@ impl<'a> Cluster<'a> {
         for chosen in arrange(&mut self.fleet, &mut slots, demand, pods)? {
             let mut devices = vec![Vec::new(); shapes.pods[shape].requests.len()];
             for chosen in chosen {
-                let gpu = self.nodes[node as usize].gpus[chosen.slot];
-                let state = self.gpus[gpu as usize].state;
-                placed.units = placed.units.saturating_add(self.fleet.units(state, chosen.pick.device));
-                placed.before.push((gpu, state));
-                let next = self.fleet.take(state, chosen.pick.device);
-                self.set_state(gpu, next);
-                devices[demand.items[chosen.item].request]
-                    .push(DeviceIndex { gpu: GpuIndex(gpu), device: chosen.pick.device });
+                let gpu = GpuIndex(self.nodes[node as usize].gpus[chosen.slot]);
+                let device = DeviceIndex { gpu, device: chosen.pick.device };
+                self.take_device(device, placed);
+                devices[demand.items[chosen.item].request].push(device);
             }
-            let now = &mut self.nodes[node as usize];
-            now.free = less(&now.free, &taken_by(shapes.pods[shape]));
+            self.shift_room(NodeIndex(node), shape, false);
             placed.pods.push(PodPlacement { node: NodeIndex(node), devices });
         }
-        self.changes.push(node);
         Some(pods)
     }
 
-    fn set_state(&mut self, gpu: u32, state: StateId) {
+    /// Takes a device for what is being placed; it must fit.
+    pub(super) fn take_device(&mut self, device: DeviceIndex, placed: &mut Placed) {
+        let state = self.gpus[device.gpu.0 as usize].state;
+        placed.units = placed.units.saturating_add(self.fleet.units(state, device.device));
+        placed.devices.push(device);
+        self.set_held(device.gpu.0, device.device, true);
+    }
+
+    /// Whether a device fits now, may be given out, and is in a set of devices.
+    pub(super) fn may_take(&self, device: DeviceIndex, eligible: usize) -> bool {
+        let Some(now) = self.gpus.get(device.gpu.0 as usize) else { return false };
+        let mask = self.eligible(eligible, device.gpu.0) & now.open & self.fleet.fits(now.state);
+        device.device < 64 && mask >> device.device & 1 == 1
+    }
+
+    /// Whether a pod of a shape may go to a node, and the node has what it asks for besides devices.
+    pub(super) fn takes_pod(&mut self, shape: usize, node: u32) -> bool {
+        let rule = self.know_objections(shape);
+        let suits =
+            self.objections[rule].as_ref().is_some_and(|known| known.get(node as usize) == Some(&None));
+        suits && self.room.pods(node, shape).0 > 0
+    }
+
+    /// Pods of a shape that fit now.
+    pub(super) fn count(&mut self, shape: usize) -> u64 {
+        self.candidates(shape).pods
+    }
+
+    pub(super) fn is_held(&self, gpu: u32, device: u8) -> bool {
+        self.gpus[gpu as usize].held >> device & 1 == 1
+    }
+
+    pub(super) fn is_kept(&self, gpu: u32, device: u8) -> bool {
+        self.gpus[gpu as usize].kept >> device & 1 == 1
+    }
+
+    /// Counts a device as held by vingt, or not.
+    pub(super) fn set_held(&mut self, gpu: u32, device: u8, held: bool) {
+        self.gpus[gpu as usize].held ^= 1 << device;
+        self.set_state(gpu, device, held);
+    }
+
+    /// Counts a device as closed for others, or not.
+    pub(super) fn set_kept(&mut self, gpu: u32, device: u8, kept: bool) {
+        self.gpus[gpu as usize].kept ^= 1 << device;
+        self.set_state(gpu, device, kept);
+    }
+
+    fn set_state(&mut self, gpu: u32, device: u8, more: bool) {
         let now = &mut self.gpus[gpu as usize];
-        let before = std::mem::replace(&mut now.state, state);
-        let node = &mut self.nodes[self.snapshot.gpus[gpu as usize].node.0 as usize];
-        node.room = node.room.saturating_sub(self.fleet.room(before)).saturating_add(self.fleet.room(state));
+        let before = now.state;
+        now.state = if more { self.fleet.take(before, device) } else { self.fleet.free(before, device) };
+        let (more, less) = (self.fleet.room(now.state), self.fleet.room(before));
+        let index = self.snapshot.gpus[gpu as usize].node.0;
+        if let Some(node) = self.nodes.get_mut(index as usize) {
+            node.room = node.room.saturating_sub(less).saturating_add(more);
+            self.changes.push(index);
+        }
+    }
+
+    /// Gives a node back what a pod of a shape takes of it, or takes it.
+    pub(super) fn shift_room(&mut self, node: NodeIndex, shape: usize, back: bool) {
+        if (node.0 as usize) < self.nodes.len() {
+            if back {
+                self.room.give(node.0, shape, 1);
+            } else {
+                self.room.take(node.0, shape, 1);
+            }
+            self.changes.push(node.0);
+        }
     }
 
     /// Sees to it that the objections of the shape's rule are known; tells where they are.
@@ -259,6 +315,11 @@ impl<'a> Cluster<'a> {
         rule
     }
 
+    fn eligible(&self, set: usize, gpu: u32) -> u64 {
+        let set = self.snapshot.device_sets.get(set);
+        set.and_then(|set| set.0.get(gpu as usize)).copied().unwrap_or(0)
+    }
+
     fn all_nodes(&self) -> Vec<u32> {
         (0..u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)).collect()
     }
@@ -267,10 +328,7 @@ impl<'a> Cluster<'a> {
         let items = &self.shapes.demands[demand].items;
         let slot = |gpu: &u32| {
             let now = &self.gpus[*gpu as usize];
-            let mask = |set: usize| {
-                let set = self.snapshot.device_sets.get(set);
-                set.and_then(|set| set.0.get(*gpu as usize)).copied().unwrap_or(0) & now.open
-            };
+            let mask = |set: usize| self.eligible(set, *gpu) & now.open;
             Slot { state: now.state, masks: items.iter().map(|item| mask(item.eligible)).collect() }
         };
         self.nodes[node as usize].gpus.iter().map(slot).collect()
@@ -298,7 +356,6 @@ impl<'a> Cluster<'a> {
         let demand = self.shapes.demand_of[shape];
         self.refresh_offers(demand);
         let rule = self.know_objections(shape);
-        let pod = self.shapes.pods[shape];
         let stale = match &self.candidates[shape] {
             None => self.all_nodes(),
             Some(known) => changed_since(&self.changes, known.seen),
@@ -316,7 +373,7 @@ impl<'a> Cluster<'a> {
             }
             let candidate = &mut candidates.nodes[node as usize];
             let offer = offers[node as usize];
-            let (pods, _) = pods_in(&self.nodes[node as usize].free, &pod.resources);
+            let (pods, _) = self.room.pods(node, shape);
             if candidate.pods > 0 {
                 candidates.order.remove(&(candidate.place, node));
                 candidates.pods -= candidate.pods;

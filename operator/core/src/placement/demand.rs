@@ -41,6 +41,8 @@ pub(crate) struct Shapes<'a> {
     pub rule_of: Vec<usize>,
     /// The different demands.
     pub demands: Vec<Demand>,
+    /// For each shape of the snapshot, which of these it is.
+    pub index_of: Vec<usize>,
     /// For each waiting workload, its shape.
     pub shape_of: Vec<usize>,
 }
@@ -74,6 +76,7 @@ impl<'a> Shapes<'a> {
             let demand = &mut shapes.demands[shapes.demand_of[index]];
             demand.pods = demand.pods.max(workload.pods);
         }
+        shapes.index_of = index_of;
         shapes
     }
 }

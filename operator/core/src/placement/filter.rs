@@ -1,9 +1,9 @@
 //! Which nodes suit a pod, by what Kubernetes' own scheduler would check again:
-//! readiness, taints, node affinity, CPU and memory. Devices are not looked at here.
+//! readiness, taints, node affinity. Devices, CPU and memory are not looked at here.
 
 use std::fmt;
 
-use crate::model::{Node, NodeTerm, Operator, PodShape, Requirement, Resources, Taint, Toleration};
+use crate::model::{Node, NodeTerm, Operator, PodShape, Requirement, Taint, Toleration};
 
 /// Taints of this prefix tell of a passing condition of the node, not of its purpose.
 const CONDITION_TAINTS: &str = "node.kubernetes.io/";
@@ -88,39 +88,4 @@ fn requirement_holds(requirement: &Requirement, value: Option<&String>) -> bool 
         Operator::Gt => compared(|value, bound| value > bound),
         Operator::Lt => compared(|value, bound| value < bound),
     }
-}
-
-/// How many pods that each need `need` fit into `free`, and what they run out of first.
-pub(crate) fn pods_in<'a>(free: &Resources, need: &'a Resources) -> (u64, Objection<'a>) {
-    let other = |name: &str| free.other.get(name).copied().unwrap_or(0);
-    let amounts = [
-        ("cpu", free.cpu_milli, need.cpu_milli),
-        ("memory", free.memory_bytes, need.memory_bytes),
-        ("pods", free.pods, need.pods.max(1)),
-    ];
-    let others = need.other.iter().map(|(name, need)| (name.as_str(), other(name), *need));
-    let times = amounts.into_iter().chain(others).filter_map(|(name, free, need)| {
-        // Kubernetes lets a pod that asks for none of a resource onto a node that is out of it.
-        Some((free.checked_div(need)?, name))
-    });
-    let (times, first) = times.min_by_key(|(times, _)| *times).unwrap_or((u64::MAX, ""));
-    (times, Objection::Short(first))
-}
-
-/// What is left of `all` once `part` is taken away.
-pub(crate) fn less(all: &Resources, part: &Resources) -> Resources {
-    let other = |(name, amount): (&String, &u64)| {
-        (name.clone(), amount.saturating_sub(part.other.get(name).copied().unwrap_or(0)))
-    };
-    Resources {
-        cpu_milli: all.cpu_milli.saturating_sub(part.cpu_milli),
-        memory_bytes: all.memory_bytes.saturating_sub(part.memory_bytes),
-        pods: all.pods.saturating_sub(part.pods),
-        other: all.other.iter().map(other).collect(),
-    }
-}
-
-/// What one pod takes of a node: what it asks for, and at least its place among the node's pods.
-pub(crate) fn taken_by(shape: &PodShape) -> Resources {
-    Resources { pods: shape.resources.pods.max(1), ..shape.resources.clone() }
 }

@@ -11,6 +11,8 @@ mod arrange;
 mod cluster;
 mod demand;
 mod filter;
+mod hold;
+mod room;
 
 pub(crate) use cluster::{Cluster, Survey};
 pub(crate) use demand::Shapes;

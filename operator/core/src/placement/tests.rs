@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
-use super::filter::{Objection, objection, pods_in};
+use super::filter::{Objection, objection};
+use super::room::Room;
 use crate::model::{Node, NodeTerm, Operator, PodShape, Requirement, Resources, Taint, Toleration};
 
 fn node() -> Node {
@@ -103,12 +104,26 @@ fn pods_are_counted_by_what_they_run_out_of_first() {
         pods,
         other: BTreeMap::from([("ephemeral-storage".to_owned(), storage)]),
     };
-    let free = resources(4000, 64, 5, 30);
-    assert_eq!(pods_in(&free, &resources(1000, 8, 1, 0)), (4, Objection::Short("cpu")));
-    assert_eq!(pods_in(&free, &resources(500, 32, 1, 0)), (2, Objection::Short("memory")));
-    assert_eq!(pods_in(&free, &resources(0, 0, 0, 0)), (5, Objection::Short("pods")));
-    assert_eq!(pods_in(&free, &resources(0, 0, 1, 31)), (0, Objection::Short("ephemeral-storage")));
+    let node = Node { allocatable: resources(4000, 64, 5, 30), ..Node::default() };
     let huge =
         Resources { other: BTreeMap::from([("hugepages-1Gi".to_owned(), 1)]), ..resources(1, 1, 1, 1) };
-    assert_eq!(pods_in(&free, &huge), (0, Objection::Short("hugepages-1Gi")));
+    for (need, fit) in [
+        (resources(1000, 8, 1, 0), (4, Objection::Short("cpu"))),
+        (resources(500, 32, 1, 0), (2, Objection::Short("memory"))),
+        (resources(0, 0, 0, 0), (5, Objection::Short("pods"))),
+        (resources(0, 0, 1, 31), (0, Objection::Short("ephemeral-storage"))),
+        (huge, (0, Objection::Short("hugepages-1Gi"))),
+    ] {
+        let shape = PodShape { resources: need, ..PodShape::default() };
+        let mut room = Room::new(std::slice::from_ref(&node), &[&shape], false);
+        assert_eq!(room.pods(0, 0), fit);
+        room.take(0, 0, 9);
+        assert_eq!(room.pods(0, 0).0, if fit.0 > 9 { fit.0 - 9 } else { 0 });
+        room.give(0, 0, 9);
+        assert_eq!(room.pods(0, 0), fit);
+    }
+    // A pod that asks for none of a resource may go to a node that is out of it.
+    let full = Node { requested: resources(9000, 1, 1, 0), ..node.clone() };
+    let memory = PodShape { resources: resources(0, 21, 1, 0), ..PodShape::default() };
+    assert_eq!(Room::new(&[full], &[&memory], false).pods(0, 0), (3, Objection::Short("memory")));
 }
