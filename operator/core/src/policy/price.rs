@@ -12,7 +12,7 @@ const STEP: f64 = 0.05;
 const HELD_AGAINST: f64 = 0.5;
 
 /// Moves that may be saved up.
-const SAVED: f64 = 30.0;
+pub const SAVED: f64 = 30.0;
 
 /// Value of an empty GPU over that of the worst state, in the unit of the worth of jobs: a whole-GPU job.
 pub const SPAN: f64 = 8.0;

@@ -1,15 +1,18 @@
 //! Placement without a cluster: streams of jobs played against policies, with
 //! the very code that decides in one. Seeded; no clock, no files.
 //!
+//! - [`replay`]: a stream of jobs through the whole planner. - [`fleet`]: clusters for it.
 //! - [`trace`], [`openb`]: streams of jobs. - [`loss`]: how a run goes. - [`player`]: a cluster under a policy.
 //! - [`repack`]: the ceiling. - [`stats`]: means with intervals. - [`cards`]: geometries to play with.
 
 pub mod cards;
+pub mod fleet;
 pub mod loss;
 pub mod openb;
 pub mod player;
 pub mod random;
 pub mod repack;
+pub mod replay;
 pub mod stats;
 pub mod trace;
 
