@@ -16,6 +16,8 @@
 
 mod audit;
 mod claims;
+#[cfg(test)]
+mod evict;
 mod geometry;
 pub mod learn;
 pub mod lifecycle;

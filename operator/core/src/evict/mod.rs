@@ -1,0 +1,8 @@
+//! Who is asked to leave, or to move, so that something else fits: by what right,
+//! and which of several, so that the least work is lost. Whose turn it is, and
+//! whether something fits as things are, is not decided here.
+
+mod victims;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! What must hold of every choice of victims.
+
+mod victims;
