@@ -6,7 +6,7 @@
 //! the benchmarks run the same code, and the same snapshot and time give the
 //! same plan.
 //!
-//! - [`plan`]: who starts now and where, and why the others wait;
+//! - [`plan`]: who starts now and where, and why the others wait; [`Usage`]: what a tenant held of late;
 //! - [`lifecycle::next_step`]: what to do next with a gang that has a plan, or had one;
 //! - [`claims_step`]: which claims to write, so that all are written or none;
 //! - [`charge`]: what a device costs, from its counters;
@@ -34,4 +34,4 @@ pub use audit::{Holding, Violation, audit};
 pub use claims::{ClaimState, ClaimWrite, ClaimsStep, claims_step};
 pub use geometry::{Counter, charge};
 pub use model::{Plan, Snapshot};
-pub use queue::{gpus, plan};
+pub use queue::{Usage, gpus, plan};

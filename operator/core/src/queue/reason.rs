@@ -1,7 +1,6 @@
 //! Why a workload waits, with the numbers as they are once the plan has started.
 
-use std::collections::BTreeMap;
-
+use super::tree::{Tightest, Tree};
 use super::words::{asked, kinds};
 use crate::model::{Snapshot, Units, WaitReason, Workload};
 use crate::placement::{Cluster, Shapes, Survey};
@@ -11,7 +10,7 @@ use crate::placement::{Cluster, Shapes, Survey};
 pub(super) enum Obstacle {
     NoTenant,
     NoSuchDevice,
-    AboveLimit { needs: Units },
+    AboveLimit { needs: Units, limit: Units, tenant: usize },
     Backoff { left_ms: i64 },
     Quota { needs: Units },
     Room,
@@ -22,7 +21,7 @@ pub(super) struct Reasons<'a, 'c> {
     snapshot: &'a Snapshot,
     shapes: &'a Shapes<'a>,
     cluster: &'c mut Cluster<'a>,
-    used: &'c BTreeMap<&'a str, Units>,
+    tree: &'c Tree<'a>,
     /// The cluster as if nothing ran, once it is asked for.
     emptied: Option<Cluster<'a>>,
     now: Vec<Option<Survey>>,
@@ -35,11 +34,11 @@ impl<'a, 'c> Reasons<'a, 'c> {
         snapshot: &'a Snapshot,
         shapes: &'a Shapes<'a>,
         cluster: &'c mut Cluster<'a>,
-        used: &'c BTreeMap<&'a str, Units>,
+        tree: &'c Tree<'a>,
     ) -> Self {
         let unknown = vec![None; shapes.pods.len()];
         let (now, ever) = (unknown.clone(), unknown);
-        Self { snapshot, shapes, cluster, used, emptied: None, now, ever, kinds: None }
+        Self { snapshot, shapes, cluster, tree, emptied: None, now, ever, kinds: None }
     }
 
     pub fn of(&mut self, index: usize, obstacle: Obstacle) -> WaitReason {
@@ -54,12 +53,13 @@ impl<'a, 'c> Reasons<'a, 'c> {
                 let available = self.kinds.get_or_insert_with(|| kinds(snapshot)).clone();
                 WaitReason::NoSuchDevice { label: label.unwrap_or_default(), available }
             }
-            Obstacle::AboveLimit { needs } => {
-                WaitReason::AboveLimit { limit: self.limit(&tenant).unwrap_or(needs), tenant, needs }
+            Obstacle::AboveLimit { needs, limit, tenant } => {
+                WaitReason::AboveLimit { tenant: self.tree.name(tenant).to_owned(), needs, limit }
             }
             Obstacle::Backoff { left_ms } => WaitReason::Backoff { left_ms },
             Obstacle::Quota { needs } => self.never(workload, shape).unwrap_or_else(|| {
-                let (left, limit) = self.left(&tenant).unwrap_or((0, needs));
+                let (tenant, left) = self.left(&tenant);
+                let (left, limit) = left.unwrap_or((0, needs));
                 WaitReason::Quota { tenant, needs, left, limit }
             }),
             Obstacle::Room => self.never(workload, shape).unwrap_or_else(|| self.room(workload, shape)),
@@ -80,12 +80,11 @@ impl<'a, 'c> Reasons<'a, 'c> {
     }
 
     fn room(&mut self, workload: &Workload, shape: usize) -> WaitReason {
-        let left = self.left(&workload.tenant);
+        let (tenant, left) = self.left(&workload.tenant);
         let cluster = &mut *self.cluster;
         let survey = self.now[shape].get_or_insert_with(|| cluster.survey(shape));
         let Survey { pods, pods_by_devices, nodes, .. } = *survey;
         let asked = asked(self.snapshot, workload);
-        let tenant = workload.tenant.clone();
         let fit = below(pods, workload.pods);
         if pods_by_devices >= u64::from(workload.pods) {
             return WaitReason::NoNode {
@@ -100,13 +99,15 @@ impl<'a, 'c> Reasons<'a, 'c> {
         WaitReason::NoRoom { asked, fit, pods: workload.pods, tenant, left }
     }
 
-    fn limit(&self, tenant: &str) -> Option<Units> {
-        self.snapshot.tenants.get(tenant)?.limit
-    }
-
-    fn left(&self, tenant: &str) -> Option<(Units, Units)> {
-        let limit = self.limit(tenant)?;
-        Some((limit.saturating_sub(self.used.get(tenant).copied().unwrap_or(0)), limit))
+    /// The tenant on the way up that has the least left under its limit, and what it has left.
+    fn left(&self, tenant: &str) -> (String, Option<(Units, Units)>) {
+        let tightest = self.tree.find(tenant).and_then(|tenant| self.tree.tightest(tenant));
+        match tightest {
+            Some(Tightest { left, limit, tenant }) => {
+                (self.tree.name(tenant).to_owned(), Some((left, limit)))
+            }
+            None => (tenant.to_owned(), None),
+        }
     }
 }
 

@@ -81,8 +81,12 @@ fn nodes() -> impl Strategy<Value = Snapshot> {
 }
 
 fn tenants() -> impl Strategy<Value = BTreeMap<String, Tenant>> {
-    let tenant = (0_u64..3, prop::option::of(0_u64..5), 0_u64..90)
-        .prop_map(|(guaranteed, limit, used)| Tenant { used, ..tenant(guaranteed, limit, 0) });
+    let tenant = (0_u64..3, prop::option::of(0_u64..5), 0_u64..90, prop::option::of(0_u8..6)).prop_map(
+        |(guaranteed, limit, used, parent)| {
+            let parent = parent.map(|parent| format!("t{parent}"));
+            Tenant { used, parent, ..tenant(guaranteed, limit, 0) }
+        },
+    );
     prop::collection::vec(tenant, 1..4)
         .prop_map(|tenants| (0..).map(|i| format!("t{i}")).zip(tenants).collect())
 }
@@ -176,12 +180,48 @@ fn started_all<'a>(snapshot: &'a Snapshot, plan: &Plan) -> Exhaustive<'a> {
     after
 }
 
+/// A tenant and those above it, upwards; a parent that is missing, or that leads back to its child, is none.
+fn up<'a>(snapshot: &'a Snapshot, name: &'a str) -> Vec<&'a str> {
+    let above = |name: &str| {
+        let (parent, _) = snapshot.tenants.get_key_value(snapshot.tenants.get(name)?.parent.as_ref()?)?;
+        Some(parent.as_str())
+    };
+    let leads_back = |start: &str| {
+        let mut at = above(start);
+        (0..10).any(|_| {
+            let back = at == Some(start);
+            at = at.and_then(above);
+            back
+        })
+    };
+    std::iter::successors(Some(name), |name| above(name).filter(|_| !leads_back(name))).collect()
+}
+
+/// What each tenant and all below it hold.
 fn held_by_tenants(snapshot: &Snapshot, plan: &Plan) -> BTreeMap<String, u64> {
-    let mut used: BTreeMap<_, _> = snapshot.tenants.iter().map(|(n, t)| (n.clone(), t.used)).collect();
-    for admission in &plan.admissions {
-        *used.get_mut(&snapshot.waiting[admission.workload].tenant).unwrap() += admission.units;
+    let mut used: BTreeMap<String, u64> = snapshot.tenants.keys().map(|name| (name.clone(), 0)).collect();
+    let admitted = plan.admissions.iter();
+    let admitted = admitted.map(|one| (snapshot.waiting[one.workload].tenant.as_str(), one.units));
+    let own = snapshot.tenants.iter().map(|(name, tenant)| (name.as_str(), tenant.used));
+    for (name, units) in own.chain(admitted) {
+        for at in up(snapshot, name) {
+            *used.get_mut(at).unwrap() += units;
+        }
     }
     used
+}
+
+/// The tenants whose limits count for `name`, with what is left and the limit; the one that counts first.
+fn limits<'a>(
+    snapshot: &'a Snapshot,
+    held: &BTreeMap<String, u64>,
+    name: &'a str,
+) -> Option<(u64, u64, &'a str)> {
+    let limits = up(snapshot, name).into_iter().filter_map(|at| {
+        let limit = snapshot.tenants[at].limit?;
+        Some((limit.saturating_sub(held[at]), limit, at))
+    });
+    limits.min_by_key(|(left, ..)| *left)
 }
 
 /// Least units that a workload can be charged, if every request has a device.
@@ -204,16 +244,19 @@ fn check_reason(
 ) {
     let workload = &snapshot.waiting[index];
     let wanted = workload.pods;
-    let Some(tenant) = snapshot.tenants.get(&workload.tenant) else {
+    if !snapshot.tenants.contains_key(&workload.tenant) {
         assert_eq!(*reason, WaitReason::NoTenant { tenant: workload.tenant.clone() });
         return;
-    };
+    }
     let Some(needs) = least(snapshot, workload) else {
         assert!(matches!(reason, WaitReason::NoSuchDevice { .. }), "{reason}");
         return;
     };
-    if let Some(limit) = tenant.limit.filter(|limit| needs > *limit) {
-        assert_eq!(*reason, WaitReason::AboveLimit { tenant: workload.tenant.clone(), needs, limit });
+    let above = up(snapshot, &workload.tenant).into_iter();
+    let least =
+        above.filter_map(|at| Some((snapshot.tenants[at].limit?, at))).min_by_key(|(limit, _)| *limit);
+    if let Some((limit, tenant)) = least.filter(|(limit, _)| needs > *limit) {
+        assert_eq!(*reason, WaitReason::AboveLimit { tenant: tenant.to_owned(), needs, limit });
         return;
     }
     if workload.not_before_ms > NOW {
@@ -223,18 +266,21 @@ fn check_reason(
     let ever = Exhaustive::new(snapshot, true).pods(snapshot.shape_of(workload), false, wanted);
     let now = after.pods(snapshot.shape_of(workload), false, wanted);
     let by_devices = after.pods(snapshot.shape_of(workload), true, wanted);
-    let left_of_limit = tenant.limit.map(|limit| (limit.saturating_sub(held[&workload.tenant]), limit));
+    let tightest = limits(snapshot, held, &workload.tenant);
+    let left_of_limit = tightest.map(|(left, limit, _)| (left, limit));
+    let named = tightest.map_or(workload.tenant.as_str(), |(.., tenant)| tenant);
     match reason {
         WaitReason::NeverFits { empty_cluster_fits, pods, .. } => {
             assert_eq!((*empty_cluster_fits, *pods), (ever, wanted), "{reason}");
             assert!(ever < wanted);
         }
-        WaitReason::Quota { needs, left, limit, .. } => {
-            assert_eq!(Some((*left, *limit)), left_of_limit);
+        WaitReason::Quota { needs, left, limit, tenant } => {
+            assert_eq!((Some((*left, *limit)), tenant.as_str()), (left_of_limit, named));
             assert!(needs > left && ever >= wanted, "{reason}");
         }
-        WaitReason::NoRoom { fit, pods, left, .. } => {
+        WaitReason::NoRoom { fit, pods, left, tenant, .. } => {
             assert_eq!((*fit, *pods, *left), (now, wanted, left_of_limit), "{reason}");
+            assert_eq!(tenant, named);
             assert!(by_devices < wanted && ever >= wanted, "{reason}");
         }
         WaitReason::NoNode { fit, left, turned_away, nodes, .. } => {
@@ -271,9 +317,9 @@ fn check_plan(snapshot: &Snapshot, plan: &Plan) {
     });
     assert_eq!(audit(snapshot, &named.enumerate().map(holding).collect::<Vec<_>>()), []);
 
-    let held = held_by_tenants(snapshot, plan);
+    let (before, held) = (held_by_tenants(snapshot, &Plan::default()), held_by_tenants(snapshot, plan));
     for (name, tenant) in &snapshot.tenants {
-        let limit = tenant.limit.unwrap_or(u64::MAX).max(tenant.used);
+        let limit = tenant.limit.unwrap_or(u64::MAX).max(before[name]);
         assert!(held[name] <= limit, "tenant {name} holds more than it may");
     }
     for admission in &plan.admissions {
