@@ -1,0 +1,67 @@
+//! The command line, and which command does what.
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::api::{Cluster, ConnectArgs};
+use crate::screen::{ColourChoice, Screen};
+use crate::top::{self, TopArgs};
+
+/// See and foresee what vingt does with the GPUs of a cluster.
+#[derive(Debug, Parser)]
+#[command(name = "kubectl-vingt", bin_name = "kubectl vingt", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    connect: ConnectArgs,
+    /// Whether to use colours
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    color: ColourChoice,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show nodes, GPUs and partitions, and who holds them
+    Top(TopArgs),
+    /// Print the version
+    Version,
+    /// Print a script that completes commands in a shell
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Reads the command line and runs the command.
+pub fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let screen = Screen::stdout(cli.color);
+    match cli.command {
+        Command::Top(args) => online(&cli.connect, async |cluster| top::run(&cluster, &args, screen).await),
+        Command::Version => {
+            println!("kubectl-vingt {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "kubectl-vingt", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+/// Runs what needs a cluster.
+fn online(args: &ConnectArgs, run: impl AsyncFnOnce(Cluster) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async { run(Cluster::connect(args).await?).await })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,19 @@
+//! The binary `kubectl-vingt`; kubectl finds it as `kubectl vingt`.
+
+mod api;
+mod cli;
+mod screen;
+mod top;
+mod words;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<words::BadInput>() { 2 } else { 1 })
+        }
+    }
+}
