@@ -2,6 +2,7 @@
 //! and which of several, so that the least work is lost. Whose turn it is, and
 //! whether something fits as things are, is not decided here.
 
+mod reclaim;
 mod victims;
 
 #[cfg(test)]

@@ -1,3 +1,4 @@
 //! What must hold of every choice of victims.
 
+mod reclaim;
 mod victims;

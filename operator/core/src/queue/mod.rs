@@ -12,7 +12,7 @@
 mod cycle;
 mod order;
 mod reason;
-mod tree;
+pub(crate) mod tree;
 mod usage;
 mod words;
 

@@ -160,6 +160,11 @@ impl<'a> Tree<'a> {
         self.each_up(tenant, |branch| branch.kept = branch.kept.saturating_add(units));
     }
 
+    /// What is kept for its own workloads, and those of all below it.
+    pub fn kept(&self, tenant: usize) -> Units {
+        self.tenants[tenant].kept
+    }
+
     /// Undoes [`Tree::keep`].
     pub fn unkeep(&mut self, tenant: usize, units: Units) {
         self.each_up(tenant, |branch| branch.kept = branch.kept.saturating_sub(units));

@@ -3,7 +3,7 @@
 use super::super::reclaim::{Claimant, Rights};
 use crate::model::EvictionReason::{Preempted, Reclaimed};
 use crate::model::{EvictionReason, Running, Snapshot, Tenant};
-use crate::queue::Tree;
+use crate::queue::tree::Tree;
 
 /// Tenants by name: parent, guaranteed, used.
 fn tenants(all: &[(&str, Option<&str>, u64, u64)]) -> Snapshot {
@@ -81,22 +81,22 @@ fn it_is_judged_where_the_two_branches_meet() {
             ("y2", Some("y"), y2.0, y2.1),
         ])
     };
-    // Nothing is guaranteed to x1 itself, but to x.
-    let snapshot = tree((10, 0), (0, 4), (0, 0), (4, 4), (0, 8));
-    assert_eq!(right(&snapshot, "x1", 6, &running("y2", 4)), Some(Reclaimed));
-    assert_eq!(right(&snapshot, "x1", 7, &running("y2", 4)), None, "x would be beyond");
-    assert_eq!(right(&snapshot, "x1", 6, &running("y1", 1)), None, "y is beyond, but not y1");
-    assert_eq!(right(&snapshot, "x1", 6, &running("y2", 5)), None, "y would be below");
+    let snapshot = tree((10, 0), (9, 4), (0, 0), (4, 4), (0, 8));
+    assert_eq!(right(&snapshot, "x1", 5, &running("y2", 4)), Some(Reclaimed));
+    assert_eq!(right(&snapshot, "x1", 6, &running("y2", 4)), None, "x1 would be beyond, though not x");
+    assert_eq!(right(&snapshot, "x1", 5, &running("y1", 1)), None, "y is beyond, but not y1");
+    assert_eq!(right(&snapshot, "x1", 5, &running("y2", 5)), None, "y would be below");
+    let snapshot = tree((10, 6), (9, 4), (0, 0), (4, 4), (0, 8));
+    assert_eq!(right(&snapshot, "x1", 1, &running("y2", 4)), None, "x would be beyond, though not x1");
     // Within x, only what its own branches are guaranteed counts.
     let snapshot = tree((10, 0), (4, 0), (2, 9), (0, 0), (0, 0));
     assert_eq!(right(&snapshot, "x1", 4, &running("x2", 4)), Some(Reclaimed));
     assert_eq!(right(&snapshot, "x1", 5, &running("x2", 4)), None);
     assert_eq!(right(&snapshot, "x2", 1, &running("x1", 0)), None);
-    // What x itself holds is nobody's below it, and the other way round.
+    // What x itself holds is a branch of its own, and not to be had from below.
     let snapshot = tree((10, 8), (4, 0), (0, 2), (0, 0), (0, 0));
-    assert_eq!(right(&snapshot, "x1", 4, &running("x", 2)), Some(Reclaimed));
-    assert_eq!(right(&snapshot, "x1", 4, &running("x", 3)), None, "6 are guaranteed to its own");
-    assert_eq!(right(&snapshot, "x", 1, &running("x2", 2)), None);
+    assert_eq!(right(&snapshot, "x1", 4, &running("x", 2)), None);
+    assert_eq!(right(&snapshot, "x", 1, &running("x2", 2)), None, "6 are guaranteed to its own");
     let snapshot = tree((10, 5), (4, 0), (0, 2), (0, 0), (0, 0));
     assert_eq!(right(&snapshot, "x", 1, &running("x2", 2)), Some(Reclaimed));
     assert_eq!(right(&snapshot, "x", 2, &running("x2", 2)), None);
@@ -120,4 +120,8 @@ fn what_leaves_already_is_held_no_more_and_what_is_kept_is_promised() {
     assert_eq!(rights.right(by, &running("b", 1), &tree), Some(Reclaimed));
     tree.keep(0, 1);
     assert_eq!(rights.right(by, &running("b", 1), &tree), None, "7 of 6 that are left");
+
+    let others = |x: u64| tenants(&[("x", None, 4, x), ("x1", Some("x"), 2, 9), ("y", None, 9, 0)]);
+    assert_eq!(right(&others(3), "y", 1, &running("x", 1)), Some(Reclaimed));
+    assert_eq!(right(&others(2), "y", 1, &running("x", 1)), None, "2 are guaranteed to its own");
 }

@@ -1,0 +1,166 @@
+//! By what right something that runs may be asked to leave for something that
+//! waits. Whether that makes room is not known here.
+//!
+//! - *Reclaim*: below where the branches of the two tenants meet, the waiting one's stays
+//!   within its guarantee, and the other's is beyond its own, at each level, and is not
+//!   brought below it. So nobody takes it back by the same right.
+//! - *Preemption*: it is of the same tenant, and of a strictly lower priority, as set:
+//!   that it waited long does not count.
+//!
+//! A tenant may take nothing from those above it. What its own workloads hold beside
+//! tenants below it is a branch of its own, to which is guaranteed what is left by those.
+
+use std::collections::BTreeMap;
+
+use crate::model::{EvictionReason, Running, Settings, Snapshot, Units};
+use crate::queue::tree::Tree;
+
+/// Tenants that two branches belong to, and what leaves of each.
+#[derive(Debug)]
+pub(super) struct Rights<'a> {
+    snapshot: &'a Snapshot,
+    /// For each tenant, those right below it.
+    below: Vec<Vec<usize>>,
+    /// For each tenant, what of its own is about to leave.
+    own_leaving: Vec<Units>,
+    /// The same, with all below it.
+    leaving: Vec<Units>,
+}
+
+/// Someone who waits, and wants room.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claimant {
+    /// Its tenant.
+    pub tenant: usize,
+    /// Its priority, as set.
+    pub priority: i32,
+    /// What it will hold.
+    pub units: Units,
+}
+
+/// A part of the tree: a tenant with all below it, or what its own workloads hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Branch {
+    All(usize),
+    Own(usize),
+}
+
+impl<'a> Rights<'a> {
+    pub fn of(snapshot: &'a Snapshot, tree: &Tree<'_>) -> Self {
+        let mut below = vec![Vec::new(); tree.len()];
+        for tenant in 0..tree.len() {
+            if let Some(parent) = tree.parent(tenant) {
+                below[parent].push(tenant);
+            }
+        }
+        let nothing = vec![0; tree.len()];
+        let mut rights = Self { snapshot, below, own_leaving: nothing.clone(), leaving: nothing };
+        for running in snapshot.running.iter().filter(|running| running.leaves_ms.is_some()) {
+            rights.leaves(running, tree);
+        }
+        rights
+    }
+
+    /// Counts something as about to leave.
+    pub fn leaves(&mut self, running: &Running, tree: &Tree<'_>) {
+        let Some(tenant) = tree.find(&running.tenant) else { return };
+        self.own_leaving[tenant] = self.own_leaving[tenant].saturating_add(running.units);
+        for at in tree.path(tenant) {
+            self.leaving[at] = self.leaving[at].saturating_add(running.units);
+        }
+    }
+
+    /// By what right `by` may ask `running` to leave, as far as only these two are looked at.
+    pub fn right(&self, by: Claimant, running: &Running, tree: &Tree<'_>) -> Option<EvictionReason> {
+        let Settings { reclaim, preemption, .. } = self.snapshot.settings;
+        if !running.evictable || running.leaves_ms.is_some() {
+            return None;
+        }
+        let of = tree.find(&running.tenant)?;
+        if of == by.tenant {
+            return (preemption && running.priority < by.priority).then_some(EvictionReason::Preempted);
+        }
+        let may =
+            reclaim && self.stays_within(by, of, tree) && !tree.path(by.tenant).any(|above| above == of) && {
+                let beyond = |branch| self.held(branch, tree) > self.guaranteed(branch, tree);
+                self.spared(of, by.tenant, tree).into_iter().all(beyond)
+            };
+        may.then_some(EvictionReason::Reclaimed)
+    }
+
+    /// Whether all of these, each of which `by` may ask to leave, may be asked together.
+    pub fn all_may_leave<'r>(
+        &self,
+        by: Claimant,
+        victims: impl IntoIterator<Item = &'r Running>,
+        tree: &Tree<'_>,
+    ) -> bool {
+        let mut left: BTreeMap<Branch, Units> = BTreeMap::new();
+        victims.into_iter().all(|running| {
+            let Some(of) = tree.find(&running.tenant).filter(|of| *of != by.tenant) else { return true };
+            self.spared(of, by.tenant, tree).into_iter().all(|branch| {
+                let left = left.entry(branch).or_insert_with(|| self.held(branch, tree));
+                match left.checked_sub(running.units) {
+                    Some(rest) if rest >= self.guaranteed(branch, tree) => {
+                        *left = rest;
+                        true
+                    }
+                    _ => false,
+                }
+            })
+        })
+    }
+
+    /// Whether the claimant's branches below where it meets `other` hold no more than is guaranteed to them once
+    /// it has started.
+    fn stays_within(&self, by: Claimant, other: usize, tree: &Tree<'_>) -> bool {
+        self.branches(by.tenant, other, tree).into_iter().all(|branch| {
+            let promised = match branch {
+                Branch::All(tenant) => tree.kept(tenant),
+                Branch::Own(tenant) => self.own(tenant, |tenant| tree.kept(tenant)),
+            };
+            let after = self.held(branch, tree).saturating_add(promised).saturating_add(by.units);
+            after <= self.guaranteed(branch, tree)
+        })
+    }
+
+    /// What is held there, without what is about to leave.
+    fn held(&self, branch: Branch, tree: &Tree<'_>) -> Units {
+        match branch {
+            Branch::All(tenant) => tree.held(tenant).saturating_sub(self.leaving[tenant]),
+            Branch::Own(tenant) => {
+                let own = self.own(tenant, |tenant| tree.held(tenant));
+                own.saturating_sub(self.own_leaving[tenant])
+            }
+        }
+    }
+
+    fn guaranteed(&self, branch: Branch, tree: &Tree<'_>) -> Units {
+        match branch {
+            Branch::All(tenant) => tree.guaranteed(tenant),
+            Branch::Own(tenant) => tree.guaranteed_to_its_own(tenant),
+        }
+    }
+
+    fn own(&self, tenant: usize, with_all_below: impl Fn(usize) -> Units) -> Units {
+        let below = self.below[tenant].iter().map(|below| with_all_below(*below));
+        below.fold(with_all_below(tenant), Units::saturating_sub)
+    }
+
+    /// The branches of `tenant` that must not be brought below what is guaranteed to them for `other`.
+    fn spared(&self, tenant: usize, other: usize, tree: &Tree<'_>) -> Vec<Branch> {
+        let mut branches = self.branches(tenant, other, tree);
+        if !self.below[tenant].is_empty() {
+            branches.insert(0, Branch::Own(tenant));
+        }
+        branches
+    }
+
+    /// The branches that `tenant` is in and `other` is not.
+    fn branches(&self, tenant: usize, other: usize, tree: &Tree<'_>) -> Vec<Branch> {
+        let above_other: Vec<usize> = tree.path(other).collect();
+        let apart = tree.path(tenant).take_while(|at| !above_other.contains(at));
+        let apart: Vec<Branch> = apart.map(Branch::All).collect();
+        if apart.is_empty() { vec![Branch::Own(tenant)] } else { apart }
+    }
+}
