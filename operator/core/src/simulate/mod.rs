@@ -1,12 +1,13 @@
 //! Placement without a cluster: streams of jobs played against policies, with
 //! the very code that decides in one. Seeded; no clock, no files.
 //!
-//! - [`replay`]: a stream of jobs through the whole planner. - [`fleet`]: clusters for it.
+//! - [`replay`]: a stream of jobs through the whole planner. - [`jobs`], [`fleet`]: lists of jobs and clusters for it.
 //! - [`trace`], [`openb`]: streams of jobs. - [`loss`]: how a run goes. - [`player`]: a cluster under a policy.
 //! - [`repack`]: the ceiling. - [`stats`]: means with intervals. - [`cards`]: geometries to play with.
 
 pub mod cards;
 pub mod fleet;
+pub mod jobs;
 pub mod loss;
 pub mod openb;
 pub mod player;

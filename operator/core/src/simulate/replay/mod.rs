@@ -6,6 +6,7 @@
 //! What the planner sees of a job is its [`Workload`] and [`Running`] entry;
 //! the rest ([`Facts`]) is known to the replay alone.
 
+mod check;
 mod engine;
 mod outcome;
 mod world;
