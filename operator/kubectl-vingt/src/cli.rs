@@ -6,6 +6,7 @@ use clap_complete::Shell;
 use crate::api::{Cluster, ConnectArgs};
 use crate::screen::{ColourChoice, Screen};
 use crate::top::{self, TopArgs};
+use crate::why::{self, WhyArgs};
 
 /// See and foresee what vingt does with the GPUs of a cluster.
 #[derive(Debug, Parser)]
@@ -24,6 +25,8 @@ struct Cli {
 enum Command {
     /// Show nodes, GPUs and partitions, and who holds them
     Top(TopArgs),
+    /// Tell what a job waits for, and when it is likely to start
+    Why(WhyArgs),
     /// Print the version
     Version,
     /// Print a script that completes commands in a shell
@@ -39,6 +42,7 @@ pub fn main() -> anyhow::Result<()> {
     let screen = Screen::stdout(cli.color);
     match cli.command {
         Command::Top(args) => online(&cli.connect, async |cluster| top::run(&cluster, &args, screen).await),
+        Command::Why(args) => online(&cli.connect, async |cluster| why::run(&cluster, &args, screen).await),
         Command::Version => {
             println!("kubectl-vingt {}", env!("CARGO_PKG_VERSION"));
             Ok(())

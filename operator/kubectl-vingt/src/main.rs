@@ -4,6 +4,7 @@ mod api;
 mod cli;
 mod screen;
 mod top;
+mod why;
 mod words;
 
 use std::process::ExitCode;

@@ -42,6 +42,21 @@ pub fn duration(ms: i64) -> String {
     }
 }
 
+/// `text` in lines of at most `width` columns, broken between words; a word that is longer stands alone.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// Orders names as people do: `node-2` before `node-10`.
 pub fn natural(a: &str, b: &str) -> Ordering {
     let (mut left, mut right) = (a, b);
@@ -82,6 +97,12 @@ mod tests {
     fn times_are_short_and_lose_what_does_not_matter() {
         let said = [0, 59_999, 60_000, 61_000, 754_000, 3_600_000, 12_000_000, 90_000_000].map(duration);
         assert_eq!(said, ["0s", "59s", "1m", "1m1s", "12m", "1h", "3h20m", "1d1h"]);
+    }
+
+    #[test]
+    fn lines_are_broken_between_words() {
+        assert_eq!(wrap("one two  three-and-more four", 8), ["one two", "three-and-more", "four"]);
+        assert!(wrap("", 8).is_empty());
     }
 
     #[test]
