@@ -133,16 +133,13 @@ fn add_gpu(pool: &mut Pool, gpu: &Gpu, ours: &BTreeSet<Target>, switch: bool) {
 
 /// What foreign partitions leave of a GPU.
 ///
-/// `compute-slices` stays whole, being what the share of a GPU is reckoned from; that it cannot be
-/// overdrawn follows from the placements that are left. Counters that reach zero stay named, so
-/// that the number of memory slices can still be counted.
+/// Compute and memory slices stay whole, being what the share of a GPU is reckoned from: a partition
+/// costs the same whoever is beside it. They cannot be overdrawn, for nothing is published on the
+/// memory slices of others, and the placements that are left need no more compute than is left.
 fn remaining(total: &Amounts, gpu: &Gpu, foreign: &[&Instance]) -> Amounts {
     let mut left = total.clone();
     for instance in foreign {
-        let mut taken = counters::of_placement(instance.placement);
-        if let Some(profile) = gpu.profile(instance.profile_id) {
-            taken.extend(counters::of_profile(profile));
-        }
+        let mut taken = gpu.profile(instance.profile_id).map(counters::of_profile).unwrap_or_default();
         taken.remove(names::device::COMPUTE_SLICES);
         for (name, amount) in taken {
             if let Some(left) = left.get_mut(&name) {

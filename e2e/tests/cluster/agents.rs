@@ -238,6 +238,8 @@ async fn foreign(space: &Space<'_>) -> Result<()> {
     space.training_is("fifteen", "Running").await?;
     let cut = partitions(node)?;
     ensure!(cut.len() == 16, "{} partitions", cut.len());
+    // Half a GPU is half a GPU, whoever has the other half.
+    space.uses(15 * 28).await?;
     space.apply(&job("late", 1, "profile: 3g.40gb")).await?;
     let why = wait_for(SOON, "one more to wait", || async {
         let why = space.training("late").await?.why;

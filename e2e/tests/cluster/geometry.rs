@@ -21,8 +21,6 @@ type Amounts = BTreeMap<String, u64>;
 struct Counters {
     /// The most there ever was.
     capacity: Amounts,
-    /// What was published at one time or another.
-    published: BTreeSet<Amounts>,
     devices: BTreeMap<String, Amounts>,
 }
 
@@ -36,11 +34,9 @@ impl Geometry {
             };
             for set in spec.shared_counters.iter().flatten() {
                 let gpu = self.gpus.entry((node.clone(), set.name.clone())).or_default();
-                let published = amounts(&set.counters)?;
-                gpu.published.insert(published.clone());
-                for (name, value) in published {
+                for (name, value) in amounts(&set.counters)? {
                     let known = gpu.capacity.entry(name).or_default();
-                    // Less is published while somebody else has a part of it.
+                    // Fewer engines are published while somebody else has a part of it.
                     *known = value.max(*known);
                 }
             }
@@ -91,24 +87,20 @@ impl Geometry {
         Snapshot { nodes: nodes.collect(), gpus: gpus.collect(), ..Default::default() }
     }
 
-    /// What a device may cost: its dominant share of compute and memory slices,
-    /// of 56, rounded up. More than one answer where less of the GPU was
-    /// published at times, because somebody else had a part of it.
-    pub fn units(&self, node: &str, device: &str) -> BTreeSet<u64> {
+    /// What a device costs: its dominant share of compute and memory slices, of
+    /// 56, rounded up. Nothing if no such device was ever published.
+    pub fn units(&self, node: &str, device: &str) -> Option<u64> {
         let mut all = self.gpus.iter().filter(|((of, _), _)| of == node).map(|(_, gpu)| gpu);
-        let Some(gpu) = all.find(|gpu| gpu.devices.contains_key(device)) else { return BTreeSet::new() };
+        let gpu = all.find(|gpu| gpu.devices.contains_key(device))?;
         let consumes = &gpu.devices[device];
-        let cost = |capacity: &Amounts| {
-            let share = |counted: &dyn Fn(&str) -> bool| {
-                let sum = |amounts: &Amounts| -> u64 {
-                    amounts.iter().filter(|(name, _)| counted(name)).map(|(_, value)| *value).sum()
-                };
-                (model::UNITS_PER_GPU * sum(consumes)).div_ceil(sum(capacity).max(1))
+        let share = |counted: &dyn Fn(&str) -> bool| {
+            let sum = |amounts: &Amounts| -> u64 {
+                amounts.iter().filter(|(name, _)| counted(name)).map(|(_, value)| *value).sum()
             };
-            let compute = share(&|name| name == names::device::COMPUTE_SLICES);
-            compute.max(share(&|name| name.starts_with(names::device::MEMORY_SLICE_PREFIX)))
+            (model::UNITS_PER_GPU * sum(consumes)).div_ceil(sum(&gpu.capacity).max(1))
         };
-        gpu.published.iter().map(cost).collect()
+        let compute = share(&|name| name == names::device::COMPUTE_SLICES);
+        Some(compute.max(share(&|name| name.starts_with(names::device::MEMORY_SLICE_PREFIX))))
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Layout {
     pub complete: Vec<bool>,
     /// The GPUs, those of a node together.
     pub gpus: Vec<Gpu>,
+    /// What no device takes of each counter of a GPU: somebody else has it.
+    pub others: Vec<Vec<u64>>,
     /// Devices by pool and name.
     by_name: HashMap<String, HashMap<String, DeviceIndex>>,
     /// Where the description of a device is, by GPU and device.
@@ -102,18 +104,20 @@ impl Layout {
                 let device = DeviceIndex { gpu, device: u8::try_from(index).unwrap_or(u8::MAX) };
                 names.insert(slice.devices[*at].name.clone(), device);
             }
+            let devices: Vec<Device> =
+                described.iter().map(|(slice, at)| device_of(&slice.devices[*at], capacity)).collect();
+            let capacity: Vec<u64> = capacity.values().copied().collect();
+            let others = others(&capacity, &devices);
             self.gpus.push(Gpu {
                 node,
                 name: name.to_owned(),
-                capacity: capacity.values().copied().collect(),
-                used: vec![0; capacity.len()],
+                used: others.clone(),
+                capacity,
                 held: 0,
-                devices: described
-                    .iter()
-                    .map(|(slice, at)| device_of(&slice.devices[*at], capacity))
-                    .collect(),
+                devices,
                 blocked: !complete,
             });
+            self.others.push(others);
             self.described.push(described);
         }
     }
@@ -228,6 +232,13 @@ fn all_match(selectors: &[Selector], device: &world::Device) -> Result<bool, Str
     Ok(true)
 }
 
+/// The counters that no device takes anything of are others': an agent publishes no device in their
+/// space, and the counters whole.
+fn others(capacity: &[u64], devices: &[Device]) -> Vec<u64> {
+    let wanted = |counter: usize| devices.iter().any(|device| device.consumes[counter] > 0);
+    (0..).zip(capacity).map(|(counter, all)| if wanted(counter) { 0 } else { *all }).collect()
+}
+
 /// What people call a device: `gpu`, or its MIG profile.
 fn kind(device: &world::Device) -> String {
     let text = |name| match device.traits.own(name) {
@@ -335,6 +346,16 @@ pub mod tests {
         assert!(gpu.devices.iter().all(|device| !device.tainted), "the fence is no taint");
         let found = layout.find("b", "gpu-0-mig-3g40gb-4");
         assert_eq!(found, Some(DeviceIndex { gpu: GpuIndex(2), device: 1 }));
+    }
+
+    #[test]
+    fn space_without_devices_is_in_use_and_the_rest_costs_no_more_for_it() {
+        let mut slices = slices("a", 1, 1);
+        slices[1]["spec"]["devices"] = json!([partition(0, "3g.40gb", 3, 0..4)]);
+        let gpu = &layout(slices).gpus[0];
+        assert_eq!(gpu.devices[0].units, 28, "half of a GPU of which others have the other half");
+        assert_eq!(gpu.used, [0, 0, 0, 0, 0, 1, 1, 1, 1]);
+        assert!(layout(self::slices("a", 1, 1)).gpus[0].used.iter().all(|used| *used == 0));
     }
 
     #[test]

@@ -66,8 +66,8 @@ pub fn take(world: &World, layout: &mut Layout, known: &Known<'_>) -> Picture {
     let snapshot = &mut picture.snapshot;
     snapshot.nodes = nodes(world, layout, &held);
     snapshot.gpus = std::mem::take(&mut layout.gpus);
-    for gpu in &mut snapshot.gpus {
-        gpu.used.fill(0);
+    for (gpu, others) in snapshot.gpus.iter_mut().zip(&layout.others) {
+        gpu.used.clone_from(others);
         gpu.held = 0;
         gpu.blocked = !layout.complete[gpu.node.0 as usize];
     }

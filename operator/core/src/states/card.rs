@@ -34,10 +34,9 @@ impl Card {
         slices
     }
 
-    /// All of them.
+    /// All of them that a device can be cut from: the rest of the card is somebody else's.
     pub fn slices(&self) -> u64 {
-        let count = self.capacity.iter().filter(|&&have| have == 1).count();
-        if count == 0 { 0 } else { u64::MAX >> (64 - count.min(64)) }
+        (0..self.devices.len()).fold(0, |all, device| all | self.slices_of(device))
     }
 
     /// The same card for `times` times the demands: each device once for every group, where group `g` of
