@@ -78,7 +78,7 @@ pub(crate) fn offer(fleet: &mut Fleet, slots: &mut [Slot], demand: &Demand, limi
     }
     let before = slots.to_vec();
     let Some(first) = search(fleet, slots, &demand.items) else { return (0, Fitness::default()) };
-    let fitness = Fitness::of(&first);
+    let fitness = Fitness::of(first.iter().map(|chosen| &chosen.pick));
     if let Some(pods) = equal {
         return (pods, fitness);
     }
@@ -109,17 +109,37 @@ fn search(fleet: &mut Fleet, slots: &mut [Slot], items: &[Item]) -> Option<Vec<C
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Fitness {
     size: Units,
+    known: u32,
+    cost: i64,
     room: u64,
     loss: Units,
 }
 
+/// Costs that differ by no more are nearly equal: a tenth of a slice.
+const NEAR: i64 = 102;
+
 impl Fitness {
-    fn of(chosen: &[Chosen]) -> Self {
-        chosen.iter().fold(Self::default(), |sum, chosen| Self {
-            size: sum.size.saturating_add(chosen.pick.size),
-            room: sum.room.saturating_add(chosen.pick.room),
-            loss: sum.loss.saturating_add(chosen.pick.loss),
-        })
+    /// Of devices that are taken together.
+    pub fn of<'a>(picks: impl Iterator<Item = &'a Pick>) -> Self {
+        picks.fold(Self::default(), |sum, pick| sum.plus(pick))
+    }
+
+    /// With one device more.
+    #[must_use]
+    pub fn plus(&self, pick: &Pick) -> Self {
+        Self {
+            size: self.size.saturating_add(pick.size),
+            known: self.known.saturating_add(pick.known.into()),
+            cost: self.cost.saturating_add(pick.cost),
+            room: self.room.saturating_add(pick.room),
+            loss: self.loss.saturating_add(pick.loss),
+        }
+    }
+
+    /// Whether the difference to a better one is so small that other things count more.
+    pub fn is_near(&self, better: &Self) -> bool {
+        let same = |of: &Self| (of.size, of.known, of.room);
+        same(self) == same(better) && self.cost.saturating_sub(better.cost) <= NEAR
     }
 }
 
@@ -204,6 +224,7 @@ impl Search<'_> {
     }
 }
 
-fn rank(pick: &Pick, slot: usize) -> (Units, u64, Units, usize, u8) {
-    (pick.size, pick.room, pick.loss, slot, pick.device)
+/// Of equal GPUs the first.
+fn rank(pick: &Pick, slot: usize) -> (Pick, usize, u8) {
+    (Pick { device: 0, ..*pick }, slot, pick.device)
 }

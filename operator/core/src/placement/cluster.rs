@@ -1,14 +1,19 @@
-//! The cluster during a cycle: states of GPUs, what is free on nodes, and the
-//! candidates of each shape.
+//! The cluster during a cycle: in which state each GPU is, what is left on
+//! nodes, and how both change. Where a pod goes is decided in the other modules.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::rc::Rc;
 
-use super::arrange::{Fitness, Slot, arrange, offer};
+use super::arrange::Fitness;
+use super::choice::Sought;
 use super::demand::Shapes;
-use super::filter::{Objection, objection};
-use super::room::Room;
-use crate::geometry::{Fleet, MAX_DEVICES, StateId, looked_at};
-use crate::model::{DeviceIndex, Gpu, GpuIndex, NodeIndex, PodPlacement, Snapshot, Units};
+use super::filter::Objection;
+use super::groups::{GroupId, Groups, LEVELS, Sort};
+use super::nodes::{Candidates, Offers, Views};
+use super::room::{PARTS, Room, part};
+use super::topology::Domains;
+use crate::geometry::{Fleet, Held, MAX_DEVICES, StateId, looked_at};
+use crate::model::{DeviceIndex, Gpu, NodeIndex, PlacementPolicy, PodPlacement, Snapshot, Units};
 
 /// The cluster during one cycle.
 #[derive(Debug)]
@@ -17,85 +22,44 @@ pub(crate) struct Cluster<'a> {
     pub(super) shapes: &'a Shapes<'a>,
     /// Whether nothing is held, nodes are well, and devices without taint.
     pub(super) emptied: bool,
-    fleet: Fleet,
-    gpus: Vec<GpuNow>,
-    nodes: Vec<NodeNow>,
-    room: Room<'a>,
-    by_name: BTreeMap<&'a str, u32>,
+    pub(super) fleet: Fleet,
+    pub(super) groups: Groups,
+    pub(super) gpus: Vec<GpuNow>,
+    pub(super) nodes: Vec<NodeNow>,
+    pub(super) room: Room<'a>,
+    pub(super) by_name: BTreeMap<&'a str, u32>,
     /// Nodes in the order in which they changed.
-    changes: Vec<u32>,
-    offers: Vec<Offers>,
-    candidates: Vec<Option<Candidates>>,
+    pub(super) changes: Vec<u32>,
+    /// Nodes that got something back, in that order: only those may take what they did not take before.
+    pub(super) given: Vec<u32>,
+    pub(super) views: Vec<Views>,
+    pub(super) offers: Vec<Offers>,
+    pub(super) candidates: Vec<Option<Candidates>>,
+    pub(super) sought: Vec<Option<Box<Sought>>>,
     /// For the first shape of each rule, what speaks against each node.
-    objections: Vec<Option<Vec<Option<Objection<'a>>>>>,
+    pub(super) objections: Vec<Option<Vec<Option<Objection<'a>>>>>,
+    pub(super) domains: BTreeMap<String, Rc<Domains>>,
+    /// Nodes that may still be compared for balance in this cycle, beyond a few for each pod.
+    pub(super) patience: u32,
 }
 
 #[derive(Debug)]
-struct GpuNow {
-    state: StateId,
-    /// Devices that may be given out at all.
-    open: u64,
-    /// Devices that vingt holds, now.
-    held: u64,
-    /// Devices that are closed for others.
-    kept: u64,
+pub(super) struct GpuNow {
+    pub state: StateId,
+    pub group: GroupId,
+    pub node: u32,
+    pub held: Held,
 }
 
 #[derive(Debug)]
-struct NodeNow {
-    gpus: Vec<u32>,
-    /// Room of all its GPUs.
-    room: u64,
-}
-
-/// What each node offers a demand, whatever else the pods need.
-#[derive(Debug, Default)]
-struct Offers {
-    nodes: Vec<Offer>,
-    /// How many of the cluster's changes are in it.
-    seen: usize,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Offer {
-    pods: u64,
-    place: Place,
-}
-
-/// How good a node is for a pod; less is better.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    fitness: Fitness,
-    node_room: u64,
-}
-
-/// The nodes that take a pod of one shape, best first.
-#[derive(Debug, Default)]
-struct Candidates {
-    order: BTreeSet<(Place, u32)>,
-    nodes: Vec<Candidate>,
-    /// Pods that fit on all of them.
-    pods: u64,
-    seen: usize,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Candidate {
-    pods: u64,
-    place: Place,
-}
-
-/// What could take pods of a shape, in numbers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Survey {
-    /// Pods that fit.
-    pub pods: u64,
-    /// Pods that would fit if only devices counted.
-    pub pods_by_devices: u64,
-    /// Nodes with devices for at least one pod.
-    pub nodes: u32,
-    /// Of these, those that take fewer pods than they have devices for, by reason.
-    pub turned_away: BTreeMap<String, u32>,
+pub(super) struct NodeNow {
+    pub gpus: Vec<u32>,
+    /// Room of all its GPUs, now and if they were whole.
+    pub room: u64,
+    all: u64,
+    /// How many of them are whole.
+    whole: u8,
+    pub level: u8,
 }
 
 /// A gang in its place, and what its tenant is charged.
@@ -103,77 +67,61 @@ pub(crate) struct Survey {
 pub(crate) struct Placed {
     pub pods: Vec<PodPlacement>,
     pub units: Units,
-    devices: Vec<DeviceIndex>,
+    pub(super) devices: Vec<DeviceIndex>,
+    /// What it costs by the policy.
+    pub(super) fitness: Fitness,
 }
 
 impl<'a> Cluster<'a> {
     pub fn new(snapshot: &'a Snapshot, shapes: &'a Shapes<'a>, emptied: bool) -> Self {
-        let mut fleet = Fleet::default();
-        let now = |gpu: &Gpu| GpuNow {
-            state: fleet.state_of(gpu, emptied),
-            open: open(gpu, emptied),
-            held: if emptied { 0 } else { gpu.held },
-            kept: 0,
-        };
-        let gpus: Vec<GpuNow> = snapshot.gpus.iter().map(now).collect();
-        let nodes = snapshot.nodes.iter().map(|_| NodeNow { gpus: Vec::new(), room: 0 });
-        let mut nodes: Vec<NodeNow> = nodes.collect();
-        for ((index, gpu), now) in (0..).zip(&snapshot.gpus).zip(&gpus) {
-            if let Some(node) = nodes.get_mut(gpu.node.0 as usize) {
-                node.gpus.push(index);
-                node.room = node.room.saturating_add(fleet.room(now.state));
-            }
-        }
-        let by_name = snapshot.nodes.iter().zip(0..).map(|(node, i)| (node.name.as_str(), i)).collect();
-        let offers = shapes.demands.iter().map(|_| Offers::default()).collect();
-        let candidates = shapes.pods.iter().map(|_| None).collect();
-        let objections = vec![None; shapes.pods.len()];
-        let changes = Vec::new();
-        Self {
+        let nodes =
+            snapshot.nodes.iter().map(|_| NodeNow { gpus: Vec::new(), room: 0, all: 0, whole: 0, level: 0 });
+        let mut cluster = Self {
             snapshot,
             shapes,
             emptied,
-            fleet,
-            gpus,
-            nodes,
+            fleet: Fleet::new(shapes.scorer.clone()),
+            groups: Groups::new(snapshot.gpus.len()),
+            gpus: Vec::with_capacity(snapshot.gpus.len()),
+            nodes: nodes.collect(),
             room: Room::new(&snapshot.nodes, &shapes.pods, emptied),
-            by_name,
-            changes,
-            offers,
-            candidates,
-            objections,
+            by_name: snapshot.nodes.iter().zip(0..).map(|(node, i)| (node.name.as_str(), i)).collect(),
+            changes: Vec::new(),
+            given: Vec::new(),
+            views: shapes.demands.iter().map(|_| Views::default()).collect(),
+            offers: shapes.demands.iter().map(|_| Offers::default()).collect(),
+            candidates: shapes.pods.iter().map(|_| None).collect(),
+            sought: shapes.pods.iter().map(|_| None).collect(),
+            objections: vec![None; shapes.pods.len()],
+            domains: BTreeMap::new(),
+            patience: PATIENCE,
+        };
+        for (index, gpu) in (0..).zip(&snapshot.gpus) {
+            cluster.add_gpu(index, gpu);
         }
+        for node in 0..cluster.nodes.len() {
+            let node = u32::try_from(node).unwrap_or(u32::MAX);
+            cluster.settle(node);
+        }
+        cluster
     }
 
-    /// Places all `pods` of a shape, on nodes in `avoid` only where no others take them; `None`,
-    /// and nothing is changed, if they don't all fit.
-    pub fn place(&mut self, shape: usize, pods: u32, avoid: &BTreeSet<String>) -> Option<Placed> {
-        if self.candidates(shape).pods < u64::from(pods) {
-            return None;
+    fn add_gpu(&mut self, index: u32, gpu: &Gpu) {
+        let open = open(gpu, self.emptied);
+        let masks = self.snapshot.device_sets.iter();
+        let masks = masks.map(|set| set.0.get(index as usize).copied().unwrap_or(0) & open);
+        let sort = self.groups.sort(Sort { masks: masks.collect(), open });
+        let state = self.fleet.state_of(gpu, self.emptied);
+        let group = self.groups.find(sort, state);
+        let held = if self.emptied { Held::default() } else { Held { held: gpu.held, kept: 0 } };
+        self.gpus.push(GpuNow { state, group, node: gpu.node.0, held });
+        if let Some(node) = self.nodes.get_mut(gpu.node.0 as usize) {
+            node.gpus.push(index);
+            node.room = node.room.saturating_add(self.fleet.room(state));
+            node.all = node.all.saturating_add(self.fleet.room_of_whole(state));
+            node.whole = node.whole.saturating_add(self.fleet.is_whole(state).into());
+            self.groups.enter(group, 0, index);
         }
-        let avoid: BTreeSet<u32> =
-            avoid.iter().filter_map(|name| self.by_name.get(name.as_str()).copied()).collect();
-        let mut placed = Placed::default();
-        // Pods with different devices share a node's GPUs best when looked at together.
-        let together = self.shapes.demands[self.shapes.demand_of[shape]].items.len() > 1;
-        let mut left = pods;
-        while left > 0 {
-            let candidates = self.candidates(shape);
-            let order = &candidates.order;
-            let best = order.iter().find(|(_, node)| !avoid.contains(node)).or_else(|| order.first());
-            let best = best.map(|(_, node)| (*node, candidates.nodes[*node as usize].pods));
-            let done = best.and_then(|(node, room)| {
-                let count =
-                    if together { u32::try_from(room).map_or(left, |room| room.min(left)) } else { 1 };
-                self.place_on(shape, node, count, &mut placed)
-            });
-            let Some(done) = done else {
-                self.take_back(shape, placed);
-                return None;
-            };
-            left -= done;
-        }
-        Some(placed)
     }
 
     /// Undoes what [`Cluster::place`] or [`Cluster::claim`] did.
@@ -189,49 +137,7 @@ impl<'a> Cluster<'a> {
     /// Lets go of what is kept for a shape that no more workload has.
     pub fn forget(&mut self, shape: usize) {
         self.candidates[shape] = None;
-    }
-
-    /// What could take pods of a shape, with the reasons of those nodes that cannot.
-    pub fn survey(&mut self, shape: usize) -> Survey {
-        let demand = self.shapes.demand_of[shape];
-        self.refresh_offers(demand);
-        let rule = self.know_objections(shape);
-        let objections = self.objections[rule].iter().flatten();
-        let mut survey = Survey::default();
-        let mut turned_away: BTreeMap<Objection, u32> = BTreeMap::new();
-        for ((offer, node), objection) in self.offers[demand].nodes.iter().zip(0..).zip(objections) {
-            if offer.pods == 0 {
-                continue;
-            }
-            survey.nodes += 1;
-            survey.pods_by_devices = survey.pods_by_devices.saturating_add(offer.pods);
-            let (pods, reason) = objection.map_or_else(|| self.room.pods(node, shape), |o| (0, o));
-            if pods < offer.pods {
-                *turned_away.entry(reason).or_default() += 1;
-            }
-            survey.pods = survey.pods.saturating_add(pods.min(offer.pods));
-        }
-        survey.turned_away = turned_away.into_iter().map(|(reason, n)| (reason.to_string(), n)).collect();
-        survey
-    }
-
-    /// Places `pods` pods on one node and tells how many that is.
-    fn place_on(&mut self, shape: usize, node: u32, pods: u32, placed: &mut Placed) -> Option<u32> {
-        let shapes = self.shapes;
-        let demand = &shapes.demands[shapes.demand_of[shape]];
-        let mut slots = self.slots(node, shapes.demand_of[shape]);
-        for chosen in arrange(&mut self.fleet, &mut slots, demand, pods)? {
-            let mut devices = vec![Vec::new(); shapes.pods[shape].requests.len()];
-            for chosen in chosen {
-                let gpu = GpuIndex(self.nodes[node as usize].gpus[chosen.slot]);
-                let device = DeviceIndex { gpu, device: chosen.pick.device };
-                self.take_device(device, placed);
-                devices[demand.items[chosen.item].request].push(device);
-            }
-            self.shift_room(NodeIndex(node), shape, false);
-            placed.pods.push(PodPlacement { node: NodeIndex(node), devices });
-        }
-        Some(pods)
+        self.sought[shape] = None;
     }
 
     /// Takes a device for what is being placed; it must fit.
@@ -239,59 +145,63 @@ impl<'a> Cluster<'a> {
         let state = self.gpus[device.gpu.0 as usize].state;
         placed.units = placed.units.saturating_add(self.fleet.units(state, device.device));
         placed.devices.push(device);
+        placed.fitness = placed.fitness.plus(&self.fleet.weigh(state, device.device, false));
         self.set_held(device.gpu.0, device.device, true);
     }
 
     /// Whether a device fits now, may be given out, and is in a set of devices.
     pub(super) fn may_take(&self, device: DeviceIndex, eligible: usize) -> bool {
         let Some(now) = self.gpus.get(device.gpu.0 as usize) else { return false };
-        let mask = self.eligible(eligible, device.gpu.0) & now.open & self.fleet.fits(now.state);
+        let mask = self.mask(device.gpu.0, eligible) & self.fleet.fits(now.state);
         device.device < 64 && mask >> device.device & 1 == 1
     }
 
-    /// Whether a pod of a shape may go to a node, and the node has what it asks for besides devices.
-    pub(super) fn takes_pod(&mut self, shape: usize, node: u32) -> bool {
-        let rule = self.know_objections(shape);
-        let suits =
-            self.objections[rule].as_ref().is_some_and(|known| known.get(node as usize) == Some(&None));
-        suits && self.room.pods(node, shape).0 > 0
-    }
-
-    /// Pods of a shape that fit now.
-    pub(super) fn count(&mut self, shape: usize) -> u64 {
-        self.candidates(shape).pods
+    /// The devices of a set that may be given out on a GPU, whether they are free or not.
+    pub(super) fn mask(&self, gpu: u32, set: usize) -> u64 {
+        let sort = self.groups.get(self.gpus[gpu as usize].group).sort;
+        self.groups.sorts[sort as usize].masks.get(set).copied().unwrap_or(0)
     }
 
     pub(super) fn is_held(&self, gpu: u32, device: u8) -> bool {
-        self.gpus[gpu as usize].held >> device & 1 == 1
+        self.gpus[gpu as usize].held.held >> device & 1 == 1
     }
 
     pub(super) fn is_kept(&self, gpu: u32, device: u8) -> bool {
-        self.gpus[gpu as usize].kept >> device & 1 == 1
+        self.gpus[gpu as usize].held.kept >> device & 1 == 1
     }
 
     /// Counts a device as held by vingt, or not.
     pub(super) fn set_held(&mut self, gpu: u32, device: u8, held: bool) {
-        self.gpus[gpu as usize].held ^= 1 << device;
-        self.set_state(gpu, device, held);
+        let now = &mut self.gpus[gpu as usize];
+        now.held.held ^= 1 << device;
+        let state = if held && now.held.kept == 0 {
+            self.fleet.take(now.state, device)
+        } else {
+            self.fleet.state_with(&self.snapshot.gpus[gpu as usize], now.held)
+        };
+        self.set_state(gpu, state, held);
     }
 
     /// Counts a device as closed for others, or not.
     pub(super) fn set_kept(&mut self, gpu: u32, device: u8, kept: bool) {
-        self.gpus[gpu as usize].kept ^= 1 << device;
-        self.set_state(gpu, device, kept);
+        let now = &mut self.gpus[gpu as usize];
+        now.held.kept ^= 1 << device;
+        let state = self.fleet.state_with(&self.snapshot.gpus[gpu as usize], now.held);
+        self.set_state(gpu, state, kept);
     }
 
-    fn set_state(&mut self, gpu: u32, device: u8, more: bool) {
+    fn set_state(&mut self, gpu: u32, state: StateId, less: bool) {
         let now = &mut self.gpus[gpu as usize];
-        let before = now.state;
-        now.state = if more { self.fleet.take(before, device) } else { self.fleet.free(before, device) };
-        let (more, less) = (self.fleet.room(now.state), self.fleet.room(before));
-        let index = self.snapshot.gpus[gpu as usize].node.0;
-        if let Some(node) = self.nodes.get_mut(index as usize) {
-            node.room = node.room.saturating_sub(less).saturating_add(more);
-            self.changes.push(index);
-        }
+        let (before, from, node) = (now.state, now.group, now.node);
+        let to = self.groups.find(self.groups.get(from).sort, state);
+        (now.state, now.group) = (state, to);
+        let Some(on) = self.nodes.get_mut(node as usize) else { return };
+        on.room = on.room.saturating_sub(self.fleet.room(before)).saturating_add(self.fleet.room(state));
+        on.whole = on.whole.saturating_sub(self.fleet.is_whole(before).into());
+        on.whole = on.whole.saturating_add(self.fleet.is_whole(state).into());
+        self.groups.leave(from, on.level, gpu);
+        self.groups.enter(to, on.level, gpu);
+        self.changed(node, !less);
     }
 
     /// Gives a node back what a pod of a shape takes of it, or takes it.
@@ -302,91 +212,51 @@ impl<'a> Cluster<'a> {
             } else {
                 self.room.take(node.0, shape, 1);
             }
-            self.changes.push(node.0);
+            self.changed(node.0, back);
         }
     }
 
-    /// Sees to it that the objections of the shape's rule are known; tells where they are.
-    fn know_objections(&mut self, shape: usize) -> usize {
-        let rule = self.shapes.rule_of[shape];
-        let (snapshot, pod, emptied) = (self.snapshot, self.shapes.pods[rule], self.emptied);
-        self.objections[rule]
-            .get_or_insert_with(|| snapshot.nodes.iter().map(|node| objection(node, pod, emptied)).collect());
-        rule
-    }
-
-    fn eligible(&self, set: usize, gpu: u32) -> u64 {
-        let set = self.snapshot.device_sets.get(set);
-        set.and_then(|set| set.0.get(gpu as usize)).copied().unwrap_or(0)
-    }
-
-    fn all_nodes(&self) -> Vec<u32> {
-        (0..u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)).collect()
-    }
-
-    fn slots(&self, node: u32, demand: usize) -> Vec<Slot> {
-        let items = &self.shapes.demands[demand].items;
-        let slot = |gpu: &u32| {
-            let now = &self.gpus[*gpu as usize];
-            let mask = |set: usize| self.eligible(set, *gpu) & now.open;
-            Slot { state: now.state, masks: items.iter().map(|item| mask(item.eligible)).collect() }
-        };
-        self.nodes[node as usize].gpus.iter().map(slot).collect()
-    }
-
-    fn refresh_offers(&mut self, demand: usize) {
-        let fresh = self.offers[demand].nodes.len() != self.nodes.len();
-        let stale = if fresh {
-            self.offers[demand].nodes = vec![Offer::default(); self.nodes.len()];
-            self.all_nodes()
-        } else {
-            changed_since(&self.changes, self.offers[demand].seen)
-        };
-        self.offers[demand].seen = self.changes.len();
-        for node in stale {
-            let mut slots = self.slots(node, demand);
-            let wanted = &self.shapes.demands[demand];
-            let (pods, fitness) = offer(&mut self.fleet, &mut slots, wanted, wanted.pods);
-            let place = Place { fitness, node_room: self.nodes[node as usize].room };
-            self.offers[demand].nodes[node as usize] = Offer { pods, place };
+    fn changed(&mut self, node: u32, more: bool) {
+        self.changes.push(node);
+        if more {
+            self.given.push(node);
         }
+        self.settle(node);
     }
 
-    fn candidates(&mut self, shape: usize) -> &Candidates {
-        let demand = self.shapes.demand_of[shape];
-        self.refresh_offers(demand);
-        let rule = self.know_objections(shape);
-        let stale = match &self.candidates[shape] {
-            None => self.all_nodes(),
-            Some(known) => changed_since(&self.changes, known.seen),
+    /// Parts of a node's GPUs that are left, if so much of their room is taken.
+    pub(super) fn gpus_left(&self, node: u32, taken: u64) -> i64 {
+        let now = &self.nodes[node as usize];
+        let of = |room: u64| i64::try_from(room).unwrap_or(i64::MAX);
+        if now.all == 0 { PARTS } else { part(of(now.room.saturating_sub(taken)), of(now.all)) }
+    }
+
+    /// Puts the GPUs of a node on the level that is its now.
+    ///
+    /// Nodes that run out of CPU or memory before they run out of GPUs come first, for the pods that need little of
+    /// them; then those with the fewest whole GPUs, so that the others can take pods that need many.
+    fn settle(&mut self, node: u32) {
+        let now = &self.nodes[node as usize];
+        let whole = now.whole.min(LEVELS - 2);
+        let level = match self.shapes.scorer.policy() {
+            PlacementPolicy::FirstFit => 0,
+            PlacementPolicy::Spread => LEVELS - 1 - whole,
+            _ if now.room > 0 && self.room.is_short(node, self.gpus_left(node, 0)) => 0,
+            _ => 1 + whole,
         };
-        let offers = &self.offers[demand].nodes;
-        let objections = self.objections[rule].as_deref().unwrap_or_default();
-        let candidates = self.candidates[shape].get_or_insert_with(|| Candidates {
-            nodes: vec![Candidate::default(); objections.len()],
-            ..Candidates::default()
-        });
-        candidates.seen = self.changes.len();
-        for node in stale {
-            if objections[node as usize].is_some() {
-                continue;
-            }
-            let candidate = &mut candidates.nodes[node as usize];
-            let offer = offers[node as usize];
-            let (pods, _) = self.room.pods(node, shape);
-            if candidate.pods > 0 {
-                candidates.order.remove(&(candidate.place, node));
-                candidates.pods -= candidate.pods;
-            }
-            *candidate = Candidate { pods: pods.min(offer.pods), place: offer.place };
-            if candidate.pods > 0 {
-                candidates.order.insert((candidate.place, node));
-                candidates.pods = candidates.pods.saturating_add(candidate.pods);
+        let before = std::mem::replace(&mut self.nodes[node as usize].level, level);
+        if before != level {
+            for &gpu in &self.nodes[node as usize].gpus {
+                let group = self.gpus[gpu as usize].group;
+                self.groups.leave(group, before, gpu);
+                self.groups.enter(group, level, gpu);
             }
         }
-        candidates
     }
 }
+
+/// Comparisons of nodes for balance in one cycle; later pods look at a few nodes only.
+const PATIENCE: u32 = 1_000_000;
 
 /// The devices of a GPU that may be given out at all.
 fn open(gpu: &Gpu, emptied: bool) -> u64 {
@@ -395,12 +265,4 @@ fn open(gpu: &Gpu, emptied: bool) -> u64 {
     }
     let closed = |(device, _): &(&crate::model::Device, usize)| emptied || !device.tainted;
     looked_at(gpu).zip(0..MAX_DEVICES).filter(closed).fold(0, |mask, (_, bit)| mask | 1 << bit)
-}
-
-/// The nodes that changed since, each once.
-fn changed_since(changes: &[u32], seen: usize) -> Vec<u32> {
-    let mut stale = changes.get(seen..).unwrap_or_default().to_vec();
-    stale.sort_unstable();
-    stale.dedup();
-    stale
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::geometry::looked_at;
 use crate::model::{DeviceRequest, PodShape, Snapshot, Units};
+use crate::policy::Scorer;
 
 /// The devices a pod asks for.
 #[derive(Debug)]
@@ -31,8 +32,10 @@ pub(crate) struct Item {
 }
 
 /// The different shapes and demands of a snapshot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Shapes<'a> {
+    /// How places are weighed.
+    pub scorer: Scorer,
     /// The different shapes of pods.
     pub pods: Vec<&'a PodShape>,
     /// For each shape, its demand.
@@ -48,8 +51,22 @@ pub(crate) struct Shapes<'a> {
 }
 
 impl<'a> Shapes<'a> {
+    /// Of a snapshot, whose settings say how places are weighed.
     pub fn of(snapshot: &'a Snapshot) -> Self {
-        let mut shapes = Self::default();
+        Self::with(snapshot, Scorer::new(snapshot))
+    }
+
+    /// Of a snapshot, where places are weighed by `scorer`.
+    pub fn with(snapshot: &'a Snapshot, scorer: Scorer) -> Self {
+        let mut shapes = Self {
+            scorer,
+            pods: Vec::new(),
+            demand_of: Vec::new(),
+            rule_of: Vec::new(),
+            demands: Vec::new(),
+            index_of: Vec::new(),
+            shape_of: Vec::with_capacity(snapshot.waiting.len()),
+        };
         let mut known_shapes: BTreeMap<&PodShape, usize> = BTreeMap::new();
         let mut known_demands: BTreeMap<&[DeviceRequest], usize> = BTreeMap::new();
         let mut known_rules = BTreeMap::new();

@@ -115,7 +115,7 @@ impl Cluster<'_> {
         }
     }
 
-    /// Whether `pods` pods of a shape would get places now.
+    /// Whether `pods` pods of a shape would get places now, wherever.
     pub fn fits(&mut self, shape: usize, pods: u32) -> bool {
         self.count(shape) >= u64::from(pods)
     }

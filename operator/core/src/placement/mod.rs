@@ -8,14 +8,19 @@
 //! that the next pod of a shape costs next to nothing.
 
 mod arrange;
+mod choice;
 mod cluster;
 mod demand;
 mod filter;
+mod groups;
 mod hold;
+mod nodes;
 mod room;
+mod topology;
 
-pub(crate) use cluster::{Cluster, Survey};
+pub(crate) use cluster::{Cluster, Placed};
 pub(crate) use demand::Shapes;
+pub(crate) use nodes::Survey;
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@
 //!
 //! - [`greedy`]: the simple rules, as baselines and guards.
 //! - [`values`], [`features`], [`prior`]: values of states, from what they promise and the mix of jobs.
+//! - [`scorer`]: a policy as the planner asks it.
 //! - [`moves`], [`price`]: one move for a job that fits nowhere, and which moves are worth it.
 
 pub mod features;
@@ -16,6 +17,7 @@ pub mod moves;
 pub mod price;
 pub mod prior;
 pub mod ranking;
+pub mod scorer;
 pub mod values;
 
 #[cfg(test)]
@@ -24,6 +26,7 @@ mod tests;
 pub use features::Features;
 pub use price::Price;
 pub use ranking::{Ranking, Spot};
+pub use scorer::Scorer;
 pub use values::Values;
 
 use crate::states::{Class, Demand, Space};

@@ -27,6 +27,10 @@ pub struct Ranking {
     device: Vec<(u8, State)>,
     /// For each class and demand the cost of the cheapest device.
     cost: Vec<f64>,
+    /// For each class and demand, where its [`Space::targets`] begin among the prices.
+    first_price: Vec<u32>,
+    /// What it costs to get to each of them.
+    prices: Vec<f64>,
 }
 
 const NO_DEVICE: u8 = u8::MAX;
@@ -36,11 +40,16 @@ impl Ranking {
     pub fn new(space: &Space, policy: &dyn Policy) -> Self {
         let demands = space.demands();
         let mut cost = vec![f64::INFINITY; space.classes() * demands];
+        let mut first_price = Vec::with_capacity(cost.len());
+        let mut prices = Vec::new();
         for class in space.every_class() {
             for demand in 0..demands {
+                let first = prices.len();
+                first_price.push(u32::try_from(first).unwrap_or(u32::MAX));
                 let targets = space.targets(class, demand).iter();
+                prices.extend(targets.map(|&to| policy.cost(space, demand, class, to)));
                 cost[usize::from(class.0) * demands + demand] =
-                    targets.map(|&to| policy.cost(space, demand, class, to)).fold(f64::INFINITY, f64::min);
+                    prices[first..].iter().copied().fold(f64::INFINITY, f64::min);
             }
         }
         let order = (0..demands).map(|demand| order(space, demand, &cost)).collect();
@@ -61,7 +70,7 @@ impl Ranking {
                 }
             }
         }
-        Self { demands, order, device, cost }
+        Self { demands, order, device, cost, first_price, prices }
     }
 
     /// The place that `demand` gets in `cluster`, if it fits anywhere.
@@ -124,6 +133,14 @@ impl Ranking {
     #[inline]
     pub fn cost(&self, class: Class, demand: Demand) -> f64 {
         self.cost[usize::from(class.0) * self.demands + demand]
+    }
+
+    /// What it costs to bring a GPU of `space`, from which this was made, from class `from` to class `to` by placing
+    /// `demand`; infinite where that cannot be.
+    pub fn price(&self, space: &Space, demand: Demand, from: Class, to: Class) -> f64 {
+        let first = self.first_price[usize::from(from.0) * self.demands + demand] as usize;
+        let target = space.targets(from, demand).binary_search(&to);
+        target.map_or(f64::INFINITY, |target| self.prices[first + target])
     }
 
     /// The classes into which `demand` fits, the cheapest first; equals share a number.

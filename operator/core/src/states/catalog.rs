@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::Gpu;
+use crate::model::{Device, Gpu};
 
 use super::card::{Card, CardDevice};
 use super::space::{Space, State};
@@ -26,27 +26,40 @@ impl Catalog {
     /// apart, and no device is said to serve them.
     pub fn of(gpus: &[Gpu]) -> Self {
         let mut units: BTreeMap<&str, u64> = BTreeMap::new();
-        for device in gpus.iter().flat_map(|gpu| &gpu.devices) {
-            let most = units.entry(&device.kind).or_default();
-            *most = device.units.max(*most);
+        let mut before: Option<&Gpu> = None;
+        for gpu in gpus {
+            // Equal neighbours bring nothing new.
+            let same = |(a, b): (&Device, &Device)| a.kind == b.kind && a.units == b.units;
+            let seen = before.is_some_and(|before| {
+                before.devices.len() == gpu.devices.len() && before.devices.iter().zip(&gpu.devices).all(same)
+            });
+            for device in gpu.devices.iter().filter(|_| !seen) {
+                let most = units.entry(&device.kind).or_default();
+                *most = device.units.max(*most);
+            }
+            before = Some(gpu);
         }
         let number: BTreeMap<&str, usize> = units.keys().copied().zip(0..64).collect();
-        let mut known: BTreeMap<Card, usize> = BTreeMap::new();
-        let mut cards = Vec::new();
+        let mut cards: Vec<(Card, &Gpu)> = Vec::new();
+        let mut last = 0;
         let card_of = gpus
             .iter()
             .map(|gpu| {
-                let devices = gpu.devices.iter().map(|device| CardDevice {
-                    consumes: device.consumes.clone(),
-                    serves: number.get(device.kind.as_str()).map_or(0, |demand| 1 << demand),
-                });
-                let card = Card { capacity: gpu.capacity.clone(), devices: devices.collect() };
-                *known.entry(card.clone()).or_insert_with(|| {
-                    cards.push(card);
+                let known = cards.get(last).is_some_and(|(_, first)| alike(first, gpu));
+                let known =
+                    known.then_some(last).or_else(|| cards.iter().position(|(_, first)| alike(first, gpu)));
+                last = known.unwrap_or_else(|| {
+                    let devices = gpu.devices.iter().map(|device| CardDevice {
+                        consumes: device.consumes.clone(),
+                        serves: number.get(device.kind.as_str()).map_or(0, |demand| 1 << demand),
+                    });
+                    cards.push((Card { capacity: gpu.capacity.clone(), devices: devices.collect() }, gpu));
                     cards.len() - 1
-                })
+                });
+                last
             })
             .collect();
+        let cards = cards.into_iter().map(|(card, _)| card).collect();
         let worth = number.keys().map(|kind| slices(units[kind])).collect();
         Self { cards, card_of, kinds: number.keys().map(|kind| (*kind).to_owned()).collect(), worth }
     }
@@ -55,6 +68,14 @@ impl Catalog {
     pub fn state(&self, space: &Space, gpu: usize, held: u64) -> Option<State> {
         space.state(self.card_of[gpu], held)
     }
+}
+
+/// Whether two GPUs are of one sort: whatever their devices are called and charged.
+fn alike(a: &Gpu, b: &Gpu) -> bool {
+    let same = |(a, b): (&Device, &Device)| a.kind == b.kind && a.consumes == b.consumes;
+    a.capacity == b.capacity
+        && a.devices.len() == b.devices.len()
+        && a.devices.iter().zip(&b.devices).all(same)
 }
 
 /// Units are at most 56 for a GPU.

@@ -83,6 +83,31 @@ impl GpuSet {
             .map(|word| word << 6 | (self.levels[0][word] & other.levels[0][word]).trailing_zeros() as usize)
     }
 
+    /// The lowest member from `from` on that is in `other` too. Both must have the same bound.
+    #[inline]
+    pub fn next_common(&self, other: &Self, from: usize) -> Option<usize> {
+        let common = |level: usize, word: usize| {
+            let of = |set: &Self| set.levels.get(level).and_then(|words| words.get(word)).copied();
+            of(self).zip(of(other)).map_or(0, |(a, b)| a & b)
+        };
+        let (word, bit) = (from >> 6, from & 63);
+        let here = common(0, word) & (u64::MAX << bit);
+        if here != 0 {
+            return Some(word << 6 | here.trailing_zeros() as usize);
+        }
+        // A word that neither summary leaves out may still have no common member.
+        let next = word + 1;
+        let summaries = self.levels.get(1).map_or(0, Vec::len);
+        (next >> 6..summaries).find_map(|summary| {
+            let after = if summary == next >> 6 { u64::MAX << (next & 63) } else { u64::MAX };
+            Bits(common(1, summary) & after).find_map(|bit| {
+                let word = summary << 6 | bit;
+                let there = common(0, word);
+                (there != 0).then(|| word << 6 | there.trailing_zeros() as usize)
+            })
+        })
+    }
+
     /// How many members there are.
     pub fn len(&self) -> usize {
         self.levels[0].iter().map(|word| word.count_ones() as usize).sum()

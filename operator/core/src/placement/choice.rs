@@ -1,0 +1,278 @@
+//! Where the pods of a workload go. A pod of one device gets the best group
+//! that has a GPU whose node suits it, without a look at the others; pods of
+//! several devices get nodes.
+
+use std::collections::BTreeSet;
+
+use super::cluster::{Cluster, Placed};
+use super::groups::GroupId;
+use crate::geometry::Pick;
+use crate::model::{DeviceIndex, GpuIndex, NodeIndex, PlacementPolicy, PodPlacement, Workload};
+use crate::states::GpuSet;
+
+/// GPUs of nearly equal cost that are compared for balance, once patience is gone.
+const LOOKS: u32 = 16;
+
+/// What is known of a shape from looking for places for it.
+#[derive(Debug)]
+pub(super) struct Sought {
+    /// GPUs of nodes that suit its pods and had CPU, memory and the rest for one when last looked at.
+    within: GpuSet,
+    /// How many of the nodes that were given something back are in it.
+    given: usize,
+    /// So many pods did not fit, wherever they might go, when so many nodes had been given something back.
+    failed: Option<(u32, usize)>,
+}
+
+/// A device for a pod.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    gpu: u32,
+    device: u8,
+}
+
+/// The best of those that leave their node out of balance.
+#[derive(Clone, Copy, Debug)]
+struct Makeshift {
+    strands: i64,
+    found: Found,
+}
+
+/// A search that goes on.
+struct Looking {
+    first: Option<Pick>,
+    makeshift: Option<Makeshift>,
+    looked: u32,
+    /// Whether balance counts.
+    weighed: bool,
+}
+
+impl Cluster<'_> {
+    /// Places all `pods` of a shape, on nodes in `avoid` only where no others take them; `None`,
+    /// and nothing is changed, if they don't all fit.
+    pub fn place(&mut self, shape: usize, pods: u32, avoid: &BTreeSet<String>) -> Option<Placed> {
+        let avoid: BTreeSet<u32> =
+            avoid.iter().filter_map(|name| self.by_name.get(name.as_str()).copied()).collect();
+        self.place_within(shape, pods, &avoid, None)
+    }
+
+    /// Places all pods of a workload of a shape, close to one another if it asks for that; else as [`Cluster::place`].
+    pub fn place_workload(&mut self, shape: usize, workload: &Workload) -> Option<Placed> {
+        let avoid: BTreeSet<u32> =
+            workload.avoid.iter().filter_map(|name| self.by_name.get(name.as_str()).copied()).collect();
+        match &workload.topology {
+            Some(topology) => self.place_together(shape, workload.pods, &avoid, topology),
+            None => self.place_within(shape, workload.pods, &avoid, None),
+        }
+    }
+
+    /// Places all pods on nodes that are `allowed`, or none.
+    pub(super) fn place_within(
+        &mut self,
+        shape: usize,
+        pods: u32,
+        avoid: &BTreeSet<u32>,
+        allowed: Option<&[bool]>,
+    ) -> Option<Placed> {
+        let now = self.given.len();
+        let sought = self.sought[shape].as_ref();
+        if sought.and_then(|s| s.failed).is_some_and(|(failed, given)| given == now && failed <= pods) {
+            return None;
+        }
+        let mut placed = Placed::default();
+        let one = matches!(self.shapes.demands[self.shapes.demand_of[shape]].items.as_slice(), [item] if item.count == 1);
+        let all = if one {
+            (0..pods).all(|_| self.place_one(shape, avoid, allowed, &mut placed))
+        } else {
+            self.count(shape) >= u64::from(pods)
+                && self.place_by_node(shape, pods, avoid, allowed, &mut placed)
+        };
+        if all {
+            return Some(placed);
+        }
+        self.take_back(shape, placed);
+        if allowed.is_none() {
+            // Taken back is as before: what did not fit before does not fit now.
+            let after = self.given.len();
+            for sought in self.sought.iter_mut().flatten() {
+                if let Some((_, given)) = &mut sought.failed {
+                    *given = if *given == now { after } else { *given };
+                }
+            }
+            self.know_sought(shape).failed = Some((pods, after));
+        }
+        None
+    }
+
+    fn place_one(
+        &mut self,
+        shape: usize,
+        avoid: &BTreeSet<u32>,
+        allowed: Option<&[bool]>,
+        placed: &mut Placed,
+    ) -> bool {
+        let Some(found) = self.find(shape, avoid, allowed) else { return false };
+        let demand = self.shapes.demand_of[shape];
+        let request = self.shapes.demands[demand].items[0].request;
+        let device = DeviceIndex { gpu: GpuIndex(found.gpu), device: found.device };
+        let node = NodeIndex(self.gpus[found.gpu as usize].node);
+        self.take_device(device, placed);
+        self.shift_room(node, shape, false);
+        let requests = self.shapes.pods[shape].requests.len();
+        let mut devices = Vec::with_capacity(requests);
+        devices.extend((0..requests).map(|at| if at == request { vec![device] } else { Vec::new() }));
+        placed.pods.push(PodPlacement { node, devices });
+        true
+    }
+
+    fn find(&mut self, shape: usize, avoid: &BTreeSet<u32>, allowed: Option<&[bool]>) -> Option<Found> {
+        self.refresh_views(self.shapes.demand_of[shape]);
+        let mut within = std::mem::replace(&mut self.know_sought(shape).within, GpuSet::new(0));
+        let found = if avoid.is_empty() && allowed.is_none() {
+            self.find_within(shape, &mut within)
+        } else {
+            let mut some = within.clone();
+            for (node, now) in (0_u32..).zip(&self.nodes) {
+                if allowed.is_some_and(|allowed| !allowed[node as usize]) {
+                    now.gpus.iter().for_each(|gpu| some.remove(*gpu as usize));
+                }
+            }
+            let mut rest = some.clone();
+            let avoided = avoid.iter().flat_map(|node| &self.nodes[*node as usize].gpus);
+            avoided.for_each(|gpu| some.remove(*gpu as usize));
+            self.find_within(shape, &mut some).or_else(|| self.find_within(shape, &mut rest))
+        };
+        if let Some(sought) = &mut self.sought[shape] {
+            sought.within = within;
+        }
+        found
+    }
+
+    /// What is known of a shape, brought up to date.
+    fn know_sought(&mut self, shape: usize) -> &mut Sought {
+        let rule = self.know_objections(shape);
+        let (given, gpus) = (&self.given, self.snapshot.gpus.len());
+        let objections = self.objections[rule].as_deref().unwrap_or_default();
+        let nodes = &self.nodes;
+        let enter = |within: &mut GpuSet, node: usize| {
+            if objections[node].is_none() {
+                nodes[node].gpus.iter().for_each(|gpu| within.insert(*gpu as usize));
+            }
+        };
+        let sought = self.sought[shape].get_or_insert_with(|| {
+            let mut within = GpuSet::new(gpus);
+            (0..nodes.len()).for_each(|node| enter(&mut within, node));
+            Box::new(Sought { within, given: given.len(), failed: None })
+        });
+        for node in &given[sought.given..] {
+            enter(&mut sought.within, *node as usize);
+        }
+        sought.given = given.len();
+        sought
+    }
+
+    /// The best device on a GPU in `within`; GPUs of nodes that have too little of anything else are taken out of it.
+    fn find_within(&mut self, shape: usize, within: &mut GpuSet) -> Option<Found> {
+        let order = std::mem::take(&mut self.views[self.shapes.demand_of[shape]].order);
+        let policy = self.shapes.scorer.policy();
+        let weighed = !matches!(policy, PlacementPolicy::FirstFit | PlacementPolicy::Spread);
+        let mut looking = Looking { first: None, makeshift: None, looked: 0, weighed };
+        let mut found = None;
+        let mut rest = order.as_slice();
+        while let Some((pick, _)) = rest.first() {
+            let equals = rest.iter().take_while(|(other, _)| value(other) == value(pick)).count();
+            let (run, others) = rest.split_at(equals);
+            rest = others;
+            let present = run.iter().any(|(_, id)| self.groups.get(*id).levels != 0);
+            if !present {
+                continue;
+            }
+            if looking.first.is_some_and(|first| !near(pick, &first)) && looking.makeshift.is_some() {
+                break;
+            }
+            found = self.find_in_run(shape, run, within, &mut looking);
+            if found.is_some() {
+                break;
+            }
+            if looking.makeshift.is_some() {
+                looking.first.get_or_insert(*pick);
+            }
+        }
+        self.views[self.shapes.demand_of[shape]].order = order;
+        self.patience = self.patience.saturating_sub(looking.looked);
+        found.or(looking.makeshift.map(|makeshift| makeshift.found))
+    }
+
+    /// The first GPU of the lowest level in equally good groups that leaves its node in balance.
+    fn find_in_run(
+        &mut self,
+        shape: usize,
+        run: &[(Pick, GroupId)],
+        within: &mut GpuSet,
+        looking: &mut Looking,
+    ) -> Option<Found> {
+        let mut levels = run.iter().fold(0, |levels, (_, id)| levels | self.groups.get(*id).levels);
+        while levels != 0 {
+            let level = u8::try_from(levels.trailing_zeros()).unwrap_or_default();
+            levels &= levels - 1;
+            let mut best: Option<Found> = None;
+            for &(pick, id) in run {
+                let mut from = 0;
+                while let Some(gpu) =
+                    self.groups.get(id).on(level).and_then(|set| set.next_common(within, from))
+                {
+                    let gpu = u32::try_from(gpu).unwrap_or(u32::MAX);
+                    if best.is_some_and(|best| best.gpu < gpu) {
+                        break;
+                    }
+                    let node = self.gpus[gpu as usize].node;
+                    // GPUs of one node are next to each other.
+                    from = self.nodes[node as usize].gpus.last().map_or(gpu, |last| *last) as usize + 1;
+                    if self.room.pods(node, shape).0 == 0 {
+                        self.nodes[node as usize].gpus.iter().for_each(|gpu| within.remove(*gpu as usize));
+                        continue;
+                    }
+                    let found = Found { gpu, device: pick.device };
+                    let strands = if looking.weighed { self.strands(shape, found) } else { 0 };
+                    if strands == 0 {
+                        best = Some(found);
+                        break;
+                    }
+                    if looking.makeshift.is_none_or(|makeshift| strands < makeshift.strands) {
+                        looking.makeshift = Some(Makeshift { strands, found });
+                    }
+                    looking.looked += 1;
+                    if looking.looked >= self.patience.max(LOOKS) {
+                        return looking.makeshift.map(|makeshift| makeshift.found);
+                    }
+                }
+            }
+            if best.is_some() {
+                return best;
+            }
+        }
+        None
+    }
+
+    /// By how much a pod there leaves its node more out of balance; see [`super::room::Room::strands`].
+    fn strands(&mut self, shape: usize, found: Found) -> i64 {
+        let now = &self.gpus[found.gpu as usize];
+        let (state, node) = (now.state, now.node);
+        let next = self.fleet.take(state, found.device);
+        let taken = self.fleet.room(state).saturating_sub(self.fleet.room(next));
+        let (before, after) = (self.gpus_left(node, 0), self.gpus_left(node, taken));
+        self.room.strands(node, shape, before, after)
+    }
+}
+
+/// How good a choice is, whichever device of the GPU it is.
+fn value(pick: &Pick) -> Pick {
+    Pick { device: 0, ..*pick }
+}
+
+/// Whether the difference to a better choice is so small that other things count more.
+fn near(pick: &Pick, better: &Pick) -> bool {
+    use super::arrange::Fitness;
+    let of = |pick: &Pick| Fitness::of(std::iter::once(pick));
+    of(pick).is_near(&of(better))
+}
