@@ -88,6 +88,12 @@ impl<'a> Rights<'a> {
         may.then_some(EvictionReason::Reclaimed)
     }
 
+    /// Whether `by` may reclaim anything from anybody.
+    pub fn may_reclaim(&self, by: Claimant, tree: &Tree<'_>) -> bool {
+        let branches = [Branch::All(by.tenant), Branch::Own(by.tenant)];
+        self.snapshot.settings.reclaim && branches.into_iter().any(|branch| self.within(by, branch, tree))
+    }
+
     /// Whether all of these, each of which `by` may ask to leave, may be asked together.
     pub fn all_may_leave<'r>(
         &self,
@@ -114,14 +120,18 @@ impl<'a> Rights<'a> {
     /// Whether the claimant's branches below where it meets `other` hold no more than is guaranteed to them once
     /// it has started.
     fn stays_within(&self, by: Claimant, other: usize, tree: &Tree<'_>) -> bool {
-        self.branches(by.tenant, other, tree).into_iter().all(|branch| {
-            let promised = match branch {
-                Branch::All(tenant) => tree.kept(tenant),
-                Branch::Own(tenant) => self.own(tenant, |tenant| tree.kept(tenant)),
-            };
-            let after = self.held(branch, tree).saturating_add(promised).saturating_add(by.units);
-            after <= self.guaranteed(branch, tree)
-        })
+        self.branches(by.tenant, other, tree).into_iter().all(|branch| self.within(by, branch, tree))
+    }
+
+    /// Whether a branch of the claimant holds no more than is guaranteed to it once it has started, with all that
+    /// is kept for others there.
+    fn within(&self, by: Claimant, branch: Branch, tree: &Tree<'_>) -> bool {
+        let promised = match branch {
+            Branch::All(tenant) => tree.kept(tenant),
+            Branch::Own(tenant) => self.own(tenant, |tenant| tree.kept(tenant)),
+        };
+        let after = self.held(branch, tree).saturating_add(promised).saturating_add(by.units);
+        after <= self.guaranteed(branch, tree)
     }
 
     /// What is held there, without what is about to leave.

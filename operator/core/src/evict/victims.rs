@@ -42,11 +42,13 @@ pub(super) struct Choice {
 }
 
 /// The set of candidates that suffices at the least loss; of those, the smallest; of those, the one
-/// that leaves first. `questions` is how often [`Case::suffices`] may be asked, and becomes what is
-/// left of it: if 0 is left, the set suffices, but there may be a better one.
+/// that leaves first. Only sets that lose, or number, no more than `bound` are looked for, if it is given.
+/// `questions` is how often [`Case::suffices`] may be asked, and becomes what is left of it: if 0 is
+/// left, the set suffices, but there may be a better one.
 pub(super) fn cheapest(
     candidates: &[Candidate<'_>],
     case: &mut impl Case,
+    bound: Option<(UnitMs, usize)>,
     questions: &mut u32,
 ) -> Option<Choice> {
     let mut order: Vec<usize> = (0..candidates.len()).collect();
@@ -54,21 +56,23 @@ pub(super) fn cheapest(
         let Candidate { lost, admitted_ms, key } = candidates[*at];
         (Reverse(lost), admitted_ms, Reverse(key), Reverse(*at))
     });
-    let mut search = Search { candidates, order, case, questions, best: None };
-    if !search.asks(&[]) {
-        search.greedy();
-        let all: Vec<usize> = search.order.clone();
-        if search.best.is_some() || search.asks(&all) {
-            search.branch(0, &mut Vec::new(), 0);
+    let all = order.clone();
+    let bound = bound.unwrap_or((UnitMs::MAX, usize::MAX));
+    let mut search = Search { candidates, order, case, questions, bound, best: None };
+    if search.asks(&[]) {
+        return Some(Choice { lost: 0, victims: Vec::new() });
+    }
+    if search.asks(&all) {
+        if bound.0 == UnitMs::MAX {
+            search.greedy();
         }
-    } else if *search.questions > 0 {
-        search.best = Some(Choice { lost: 0, victims: Vec::new() });
+        search.branch(0, &mut Vec::new(), 0);
     }
     search.best
 }
 
 /// What is compared of two candidates that lose the same.
-fn preferred<'a>(candidates: &[Candidate<'a>], at: usize) -> (Reverse<i64>, &'a str, usize) {
+pub(super) fn preferred<'a>(candidates: &[Candidate<'a>], at: usize) -> (Reverse<i64>, &'a str, usize) {
     (Reverse(candidates[at].admitted_ms), candidates[at].key, at)
 }
 
@@ -78,6 +82,7 @@ struct Search<'a, C> {
     order: Vec<usize>,
     case: &'a mut C,
     questions: &'a mut u32,
+    bound: (UnitMs, usize),
     best: Option<Choice>,
 }
 
@@ -144,7 +149,8 @@ impl<C: Case> Search<'_, C> {
     }
 
     fn is_worse(&self, lost: UnitMs, count: usize) -> bool {
-        self.best.as_ref().is_some_and(|best| (lost, count) > (best.lost, best.victims.len()))
+        let best = self.best.as_ref().map_or(self.bound, |best| (best.lost, best.victims.len()));
+        (lost, count) > best
     }
 
     fn offer(&mut self, mut victims: Vec<usize>) {

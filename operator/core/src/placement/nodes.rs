@@ -209,10 +209,13 @@ impl Cluster<'_> {
 
     /// Whether a pod of a shape may go to a node, and the node has what it asks for besides devices.
     pub(super) fn takes_pod(&mut self, shape: usize, node: u32) -> bool {
+        self.suits(shape, node) && self.room.pods(node, shape).0 > 0
+    }
+
+    /// Whether a pod of a shape may go to a node, however full it is.
+    pub fn suits(&mut self, shape: usize, node: u32) -> bool {
         let rule = self.know_objections(shape);
-        let suits =
-            self.objections[rule].as_ref().is_some_and(|known| known.get(node as usize) == Some(&None));
-        suits && self.room.pods(node, shape).0 > 0
+        self.objections[rule].as_ref().is_some_and(|known| known.get(node as usize) == Some(&None))
     }
 
     /// Sees to it that the objections of the shape's rule are known; tells where they are.

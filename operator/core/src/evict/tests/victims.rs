@@ -76,10 +76,15 @@ proptest! {
         (candidates, mut groups) in case()
     ) {
         let mut left = QUESTIONS;
-        let chosen = cheapest(&candidates, &mut groups, &mut left);
+        let chosen = cheapest(&candidates, &mut groups, None, &mut left);
         let expected = best(&candidates, &groups).map(|(lost, victims)| Choice { lost, victims });
-        prop_assert_eq!(chosen, expected);
+        prop_assert_eq!(&chosen, &expected);
         prop_assert!(left > 0);
+        for bound in [(0, 0), (2, 1), (3, 2), (5, 9)] {
+            let chosen = cheapest(&candidates, &mut groups.clone(), Some(bound), &mut QUESTIONS.clone());
+            let within = expected.clone().filter(|best| (best.lost, best.victims.len()) <= bound);
+            prop_assert_eq!(chosen, within);
+        }
         prop_assert_eq!(QUESTIONS - left, groups.asked);
     }
 
@@ -88,7 +93,7 @@ proptest! {
         (candidates, mut groups) in case(),
         mut questions in 0_u32..40,
     ) {
-        let Some(Choice { victims, .. }) = cheapest(&candidates, &mut groups, &mut questions) else {
+        let Some(Choice { victims, .. }) = cheapest(&candidates, &mut groups, None, &mut questions) else {
             return Ok(());
         };
         let set = bits(&victims);
@@ -104,9 +109,9 @@ fn one_that_loses_much_stays_if_two_together_lose_less() {
     let candidate = |key, lost| Candidate { lost, admitted_ms: 0, key };
     let candidates = [candidate("large", 9), candidate("a", 4), candidate("b", 4), candidate("c", 6)];
     let mut either = Groups { enough: vec![0b0001, 0b0110, 0b1010], forbidden: vec![], asked: 0 };
-    let chosen = cheapest(&candidates, &mut either, &mut QUESTIONS.clone()).unwrap();
+    let chosen = cheapest(&candidates, &mut either, None, &mut QUESTIONS.clone()).unwrap();
     assert_eq!((chosen.lost, chosen.victims), (8, vec![1, 2]));
     let mut not_both = Groups { forbidden: vec![0b0110, 0b1010], ..either };
-    let chosen = cheapest(&candidates, &mut not_both, &mut QUESTIONS.clone()).unwrap();
+    let chosen = cheapest(&candidates, &mut not_both, None, &mut QUESTIONS.clone()).unwrap();
     assert_eq!((chosen.lost, chosen.victims), (9, vec![0]));
 }
