@@ -82,6 +82,15 @@ impl Cluster {
     }
 }
 
+/// Runs what needs a cluster.
+pub fn online<T>(
+    args: &ConnectArgs,
+    run: impl AsyncFnOnce(Cluster) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async { run(Cluster::connect(args).await?).await })
+}
+
 /// A failed request in words; one that is forbidden says what to ask for.
 pub fn refused(verb: &str, what: &str, error: &kube::Error) -> anyhow::Error {
     match error {

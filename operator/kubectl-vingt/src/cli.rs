@@ -3,8 +3,9 @@
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::api::{Cluster, ConnectArgs};
+use crate::api::{ConnectArgs, online};
 use crate::screen::{ColourChoice, Screen};
+use crate::simulate::{self, SimulateArgs};
 use crate::top::{self, TopArgs};
 use crate::why::{self, WhyArgs};
 
@@ -27,6 +28,8 @@ enum Command {
     Top(TopArgs),
     /// Tell what a job waits for, and when it is likely to start
     Why(WhyArgs),
+    /// Play jobs against the planner: what if?
+    Simulate(SimulateArgs),
     /// Print the version
     Version,
     /// Print a script that completes commands in a shell
@@ -43,6 +46,7 @@ pub fn main() -> anyhow::Result<()> {
     match cli.command {
         Command::Top(args) => online(&cli.connect, async |cluster| top::run(&cluster, &args, screen).await),
         Command::Why(args) => online(&cli.connect, async |cluster| why::run(&cluster, &args, screen).await),
+        Command::Simulate(args) => simulate::run(&args, &cli.connect, screen),
         Command::Version => {
             println!("kubectl-vingt {}", env!("CARGO_PKG_VERSION"));
             Ok(())
@@ -52,12 +56,6 @@ pub fn main() -> anyhow::Result<()> {
             Ok(())
         }
     }
-}
-
-/// Runs what needs a cluster.
-fn online(args: &ConnectArgs, run: impl AsyncFnOnce(Cluster) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async { run(Cluster::connect(args).await?).await })
 }
 
 #[cfg(test)]

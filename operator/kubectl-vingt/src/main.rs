@@ -2,8 +2,11 @@
 
 mod api;
 mod cli;
+mod live;
 mod screen;
+mod simulate;
 mod top;
+mod whatif;
 mod why;
 mod words;
 

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::screen::Screen;
 
+#[allow(clippy::needless_pass_by_value)] // The cases read better without borrows.
 fn gang(status: Value) -> TrainingJob {
     let spec = json!({"workers": 3, "gpu": {"count": 8}, "priority": 5, "maxRestarts": 3,
         "template": {"spec": {"containers": [{"name": "c"}]}}});
