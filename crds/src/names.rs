@@ -24,8 +24,6 @@ pub const WAIT_REASON: &str = "vingt.dev/waiting";
 pub const CHECKPOINTED_AT: &str = "vingt.dev/checkpointed-at";
 /// Annotation on a pod: `true` or `false`, whether it may be stopped for others. Users write it.
 pub const PREEMPTIBLE: &str = "vingt.dev/preemptible";
-/// Annotation on a pod that is taken back: for which workload and why.
-pub const EVICTED_FOR: &str = "vingt.dev/evicted-for";
 
 /// Label on a namespace: the tenant it belongs to. Only the operator may write it.
 pub const TENANT_LABEL: &str = "vingt.dev/tenant";

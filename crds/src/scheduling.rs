@@ -12,7 +12,7 @@ use crate::decision::DecidedDevice;
 #[serde(rename_all = "camelCase")]
 pub struct TopologySpec {
     /// Label of nodes: workers are put on nodes with the same value of it
-    /// (`topology.kubernetes.io/rack`, an NVLink domain's, `kubernetes.io/hostname`).
+    /// (`topology.kubernetes.io/rack`, an `NVLink` domain's, `kubernetes.io/hostname`).
     #[schemars(length(min = 1, max = 317))]
     pub key: String,
     /// Whether the job waits until that is possible; else it takes what there is, packed as well as possible.

@@ -51,6 +51,9 @@ pub struct RunArgs {
     /// Name of the lease that the leader holds.
     #[arg(long, env = "VINGT_LEASE_NAME", default_value = "vingt-operator")]
     pub lease_name: String,
+    /// File with the settings of how decisions are made, in YAML; it is read again when it changes.
+    #[arg(long, env = "VINGT_SETTINGS")]
+    pub settings: Option<std::path::PathBuf>,
 }
 
 /// Options of `check`.

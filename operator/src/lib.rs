@@ -16,6 +16,7 @@ mod lease;
 mod metrics;
 mod quantity;
 mod run;
+mod settings;
 mod snapshot;
 mod tenants;
 mod world;

@@ -1,7 +1,8 @@
 //! The operator's metrics, and the only place that knows the library.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::engine::Failure;
@@ -23,6 +24,20 @@ pub struct Metrics {
     writes: IntCounterVec,
     /// 1 while this process decides.
     pub leader: IntGauge,
+    /// 1 while the file of the settings is right.
+    pub settings_valid: IntGauge,
+    /// Jobs and pods asked to leave for others, by reason.
+    pub evictions: IntCounterVec,
+    /// Replicas moved, by how far it came.
+    pub moves: IntCounterVec,
+    /// Jobs and pods for which places are kept.
+    pub reservations: IntGauge,
+    /// The placement policy in force: 1 for one, 0 for the others.
+    pub placement: IntGaugeVec,
+    /// Whether a simple rule decides because it would have placed more.
+    pub fell_back: IntGauge,
+    /// How often better values were learnt.
+    pub learnt: IntCounter,
 }
 
 impl Metrics {
@@ -44,6 +59,16 @@ impl Metrics {
         build.with_label_values(&["operator", env!("CARGO_PKG_VERSION")]).set(1);
         let leader = IntGauge::new("vingt_operator_leader", "Whether this process decides.")?;
         registry.register(Box::new(leader.clone()))?;
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let learnt = IntCounter::new(
+            "vingt_placement_learnt_total",
+            "How often better values of places were learnt.",
+        )?;
+        registry.register(Box::new(learnt.clone()))?;
         let buckets = vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
         let cycle = HistogramOpts::new("vingt_operator_cycle_seconds", "How long one planning cycle takes.");
         let cycle_seconds = Histogram::with_opts(cycle.buckets(buckets))?;
@@ -64,6 +89,19 @@ impl Metrics {
                 &["kind", "result"],
             )?,
             leader,
+            settings_valid: gauge(
+                "vingt_operator_settings_valid",
+                "Whether the settings are as the file says; 0 when it is wrong.",
+            )?,
+            evictions: vec("vingt_evictions_total", "Jobs and pods asked to leave for others.", &["reason"])?,
+            moves: vec("vingt_moves_total", "Replicas moved to other devices.", &["outcome"])?,
+            reservations: gauge("vingt_reservations", "Jobs and pods for which places are kept.")?,
+            placement: gauges("vingt_placement_policy", "The placement policy in force.", &["policy"])?,
+            fell_back: gauge(
+                "vingt_placement_fell_back",
+                "Whether a simple rule decides because it would have placed more.",
+            )?,
+            learnt,
             registry,
         })
     }

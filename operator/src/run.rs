@@ -11,12 +11,14 @@ use crate::engine::{Engine, Setup, TIME_LIMIT, Writer};
 use crate::http::{self, Health};
 use crate::lease::Candidate;
 use crate::metrics::Metrics;
+use crate::settings;
 use crate::world::watch_all;
 
 /// Runs until told to stop, or until the lease is lost, which is an error.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let metrics = Metrics::new().context("metrics")?;
+    let settings = settings::follow(args.settings, metrics.clone(), stop.clone())?;
     let health = Health::default();
     let server = tokio::spawn(http::serve(args.http_address, health.clone(), metrics.clone(), stop.clone()));
     stop_on_signals(&stop)?;
@@ -55,6 +57,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         namespace: args.namespace,
         identity,
         metrics: metrics.clone(),
+        settings,
         synced: Box::new(move || {
             tracing::info!("all kinds are listed");
             ready.set_ready(true);

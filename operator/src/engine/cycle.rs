@@ -31,12 +31,19 @@ impl Engine {
             self.look_again_at(next);
         }
         let mut gangs = self.track_gangs(&mut picture, &tenancy, &members, now_ms);
+        self.enter_running(&mut picture, &tenancy, &members, now_ms);
+        self.recall_places(&mut picture, &members);
+        picture.snapshot.settings = self.settings.borrow().settings.clone();
+        picture.snapshot.moves_left = self.moves.left();
         let plan = vingt_core::plan(&picture.snapshot, now_ms);
         self.count(&picture, &plan);
+        self.remember_places(&picture.snapshot, &plan);
         self.waiting = plan.waits.len();
         let mut reasons = reasons(&picture, &plan);
 
         self.admit(&picture, &plan, &mut gangs, now_ms);
+        self.evict(&picture, &plan, &members, &mut gangs, now_ms);
+        self.begin_moves(&picture, &plan, &members, now_ms);
         let Picture { mut snapshot, stages, .. } = picture;
         self.layout.gpus = std::mem::take(&mut snapshot.gpus);
         for gang in gangs {
@@ -56,6 +63,7 @@ impl Engine {
         self.take_back_stuck_pods(&members, now_ms);
         self.replace_unserved_pods(&tenancy, &members, now_ms);
         self.follow_servers(&tenancy, &members, &reasons.pods, now);
+        self.follow_moves(&members, now_ms);
         let waiting = waiting(&tenancy, &reasons);
         self.tell_tenants(&tenancy, &snapshot.tenants, &waiting, now);
     }
@@ -75,8 +83,7 @@ impl Engine {
     }
 
     fn admit(&mut self, picture: &Picture, plan: &Plan, gangs: &mut [Tracked], now_ms: i64) {
-        let by_key: BTreeMap<Key, usize> =
-            gangs.iter().enumerate().map(|(at, gang)| (gang.key().clone(), at)).collect();
+        self.moves.earn(plan.admissions.len(), picture.snapshot.settings.moves_per_thousand);
         for admission in &plan.admissions {
             let workload = &picture.snapshot.waiting[admission.workload];
             match &picture.subjects[admission.workload] {
@@ -84,13 +91,19 @@ impl Engine {
                     self.admit_pod(key, needs, admission, workload, &picture.snapshot, now_ms);
                 }
                 Subject::Gang(key) => {
-                    if let Some(gang) = by_key.get(key).and_then(|at| gangs.get_mut(*at)) {
+                    if let Some(gang) = find(gangs, key) {
                         gang.admit(admission, workload, &picture.snapshot);
                     }
                 }
             }
         }
     }
+}
+
+/// The gang of that key; they are in the order of their keys.
+pub(super) fn find<'a>(gangs: &'a mut [Tracked], key: &Key) -> Option<&'a mut Tracked> {
+    let at = gangs.binary_search_by(|gang| gang.key().cmp(key)).ok()?;
+    gangs.get_mut(at)
 }
 
 /// Why what was planned waits, in words.

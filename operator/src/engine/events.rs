@@ -2,9 +2,13 @@
 //! transition. They are told, never read: losing one loses nothing.
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
+use super::Engine;
 use super::api::Writer;
+use super::pods::pod_reference;
+use crate::world::Key;
 
 /// Publishes events.
 pub struct Events {
@@ -57,6 +61,38 @@ impl Announcement {
             secondary: None,
         };
         Self { event, about }
+    }
+}
+
+impl Engine {
+    /// Tells on the operator's own pod that the settings were taken, or why they were not.
+    pub(super) fn tell_settings(&mut self) {
+        let refused = self.settings.borrow_and_update().refused.clone();
+        let key = Key::new(&self.namespace, &self.identity);
+        let Some(pod) = self.world.pods.get(&key) else { return };
+        let about = pod_reference(&key, pod);
+        self.events.publish(match refused {
+            Some(why) => {
+                let note = format!("{why}; the settings before stay in force");
+                Announcement::warning(about, "SettingsRefused", "ReadSettings", note)
+            }
+            None => {
+                let note = "the new settings are in force".to_owned();
+                Announcement::normal(about, "SettingsTaken", "ReadSettings", note)
+            }
+        });
+    }
+}
+
+/// A job of vingt's kinds as events name it.
+pub fn job_reference(kind: &str, key: &Key, meta: &ObjectMeta) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("vingt.dev/v1alpha1".to_owned()),
+        kind: Some(kind.to_owned()),
+        name: Some(key.name.clone()),
+        namespace: Some(key.namespace.clone()),
+        uid: meta.uid.clone(),
+        ..ObjectReference::default()
     }
 }
 

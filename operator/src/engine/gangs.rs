@@ -9,13 +9,14 @@ use k8s_openapi::api::resource::v1::ResourceClaimTemplate;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use vingt_core::ClaimState;
-use vingt_core::lifecycle::{GangStep, JobState, next_step};
+use vingt_core::lifecycle::{GangStep, JobState, Leaving, next_step};
 use vingt_core::model::{Admission, Snapshot, Workload};
 use vingt_crds::{Assignment, DecidedDevice, DecisionRecord, TrainingJob};
 
 use super::api::{Failure, Target, Writer};
 use super::bind::{self, BindClaim, OpenGate};
-use super::events::Announcement;
+use super::events::{Announcement, job_reference};
+use super::evict::Beneficiary;
 use super::pods::{one, reread};
 use super::queue::remove_finalizer;
 use super::{Engine, ensure};
@@ -27,7 +28,7 @@ use crate::snapshot::members::Members;
 use crate::snapshot::occupancy::{Pending, PendingPod};
 use crate::snapshot::{Picture, Subject};
 use crate::tenants::Tenancy;
-use crate::world::{Change, Job, Key, Owned, ServiceKind, TemplateKind};
+use crate::world::{Change, GRACE_SECONDS, Job, Key, Owned, ServiceKind, TemplateKind};
 
 /// How long the pods of a Job may take to be made without a word.
 const PODS_WITHIN_MS: i64 = 15_000;
@@ -42,6 +43,8 @@ pub(super) struct Tracked {
     record: Record,
     /// The plan that was just made for it.
     pending: Option<Pending>,
+    /// Who gets its room, if it was just asked to leave for others.
+    by: Option<Beneficiary>,
 }
 
 impl Tracked {
@@ -98,6 +101,16 @@ impl Tracked {
         self.record = Record::Admit(assignments);
         self.pending = Some(pending);
     }
+
+    /// Asks it to leave for another workload, unless something else is to be done with it first.
+    pub(super) fn ask(&mut self, reason: Leaving, by: Beneficiary, now_ms: i64) {
+        self.gang.facts.asked = Some(reason);
+        let step = next_step(&self.gang.facts, now_ms);
+        if step == (GangStep::Withdraw { reason, avoid: false }) {
+            self.step = step;
+            self.by = Some(by);
+        }
+    }
 }
 
 impl Engine {
@@ -121,7 +134,7 @@ impl Engine {
             let sight = Sight { world, members, holders: &holders, layout, now_ms };
             let gang = facts::of(&key, &job, sight);
             let step = next_step(&gang.facts, now_ms);
-            let mut it = Tracked { key, job, gang, step, record: Record::Nothing, pending: None };
+            let mut it = Tracked { key, job, gang, step, record: Record::Nothing, pending: None, by: None };
             let workload = gang_workload(&it.key);
             let paused = self.paused(&workload) || self.paused(&format!("{workload}/status"));
             if it.step == GangStep::Queue && !paused {
@@ -158,7 +171,8 @@ impl Engine {
             }
             GangStep::Withdraw { reason, avoid } => {
                 let avoid = if avoid { it.gang.unready_nodes.clone() } else { vec![] };
-                it.record = Record::Withdraw { reason, avoid };
+                let by = it.by.as_ref().map(|by| by.workload.clone());
+                it.record = Record::Withdraw { reason, avoid, by };
             }
             GangStep::Restart => it.record = Record::Restart,
             GangStep::ClearPlan => it.record = Record::Clear,
@@ -345,6 +359,13 @@ impl Engine {
             return;
         }
         self.announce_gang(&it, &object, &old, &new);
+        if let Some(by) = &it.by {
+            let grace_ms =
+                it.job.spec.checkpoint.as_ref().map_or(GRACE_SECONDS, |it| it.grace_seconds) * 1000;
+            self.remember_asked(&workload, now_ms.saturating_add(grace_ms));
+            let note = format!("TrainingJob/{} leaves: {}", it.key, new.why);
+            self.announce(&object, Announcement::normal(by.about.clone(), "MakingRoom", "Evict", note));
+        }
         let body = json!({
             "apiVersion": "vingt.dev/v1alpha1", "kind": "TrainingJob",
             "metadata": {
@@ -381,6 +402,7 @@ impl Engine {
     ) {
         match &it.record {
             Record::Admit(_) => self.metrics.decisions.with_label_values(&["TrainingJob"]).inc(),
+            Record::Withdraw { reason, by: Some(_), .. } => self.count_eviction(*reason),
             Record::Withdraw { reason, .. } => {
                 self.metrics.take_backs.with_label_values(&[facts::leaving_reason(*reason)]).inc();
             }
@@ -391,26 +413,20 @@ impl Engine {
             return;
         }
         tracing::info!(job = %it.key, from = %old.state, to = %new.state, why = %new.why, nodes = %new.nodes, "state");
-        let about = core::ObjectReference {
-            api_version: Some("vingt.dev/v1alpha1".to_owned()),
-            kind: Some("TrainingJob".to_owned()),
-            name: Some(it.key.name.clone()),
-            namespace: Some(it.key.namespace.clone()),
-            uid: it.job.metadata.uid.clone(),
-            ..core::ObjectReference::default()
-        };
+        let about = job_reference("TrainingJob", &it.key, &it.job.metadata);
         let note = match (new.why.as_str(), new.nodes.as_str()) {
             ("", "") => new.state.clone(),
             ("", nodes) => format!("{} of {} on {nodes}", new.workers, new.gpu),
             (why, _) => why.to_owned(),
         };
+        let reason = if it.by.is_some() { "Evicted" } else { new.state.as_str() };
         let announcement = if matches!(new.state.as_str(), "Starting" | "Running" | "Succeeded" | "Suspended")
         {
-            Announcement::normal(about, &new.state, "Reconcile", note)
+            Announcement::normal(about, reason, "Reconcile", note)
         } else {
-            Announcement::warning(about, &new.state, "Reconcile", note)
+            Announcement::warning(about, reason, "Reconcile", note)
         };
-        self.announcements.insert(object.to_owned(), announcement);
+        self.announce(object, announcement);
     }
 }
 

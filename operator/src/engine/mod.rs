@@ -10,9 +10,12 @@ mod api;
 mod bind;
 mod cycle;
 mod events;
+mod evict;
 mod gangs;
+mod moves;
 mod pods;
 mod queue;
+mod running;
 mod servers;
 mod sweep;
 mod tenants;
@@ -24,6 +27,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -34,10 +38,13 @@ pub use api::{Failure, TIME_LIMIT, Writer};
 use vingt_core::model::PodShape;
 
 use crate::metrics::Metrics;
+use crate::settings::Loaded;
 use crate::snapshot::layout::Layout;
 use crate::snapshot::occupancy::Pending;
 use crate::world::{Change, View, World};
 use events::{Announcement, Events};
+use moves::Moves;
+use running::{Asked, Place};
 
 /// How long changes are gathered before a cycle: many come at once.
 const GATHER: Duration = Duration::from_millis(20);
@@ -66,6 +73,8 @@ pub struct Setup {
     pub identity: String,
     /// Metrics.
     pub metrics: Metrics,
+    /// How decisions are to be made.
+    pub settings: watch::Receiver<Loaded>,
     /// Called once all kinds are listed.
     pub synced: Box<dyn FnOnce() + Send>,
 }
@@ -77,6 +86,7 @@ pub struct Engine {
     writer: Writer,
     changes: UnboundedReceiver<Change>,
     namespace: String,
+    identity: String,
     metrics: Metrics,
     events: Events,
     synced: Option<Box<dyn FnOnce() + Send>>,
@@ -90,7 +100,7 @@ pub struct Engine {
     /// When each reason was last written, so that changing numbers don't flood the API server.
     told: BTreeMap<String, Instant>,
     /// What is told of writes under way once they have succeeded, by object.
-    announcements: BTreeMap<String, Announcement>,
+    announcements: BTreeMap<String, Vec<Announcement>>,
     /// When to look again though nothing changes.
     look_again: Option<Instant>,
     /// What the API server says of a job's objects, by the job's UID and its
@@ -106,6 +116,14 @@ pub struct Engine {
     stuck_since: BTreeMap<String, i64>,
     /// Nodes that did not work out for the pods of a controller, by its UID.
     avoid: BTreeMap<String, Avoided>,
+    /// How decisions are to be made.
+    settings: watch::Receiver<Loaded>,
+    /// What was asked to leave a moment ago, by workload.
+    asked: BTreeMap<String, Asked>,
+    /// Places that the last plan keeps, by workload.
+    kept: BTreeMap<String, Vec<Place>>,
+    /// What is remembered of moves.
+    moves: Moves,
 }
 
 /// What the API server says of a job's objects.
@@ -143,7 +161,8 @@ impl Engine {
         Self {
             world: World::default(),
             layout: Layout::default(),
-            events: Events::new(&setup.writer, setup.identity),
+            events: Events::new(&setup.writer, setup.identity.clone()),
+            identity: setup.identity,
             writer: setup.writer,
             changes: setup.changes,
             namespace: setup.namespace,
@@ -162,6 +181,10 @@ impl Engine {
             waiting: 0,
             stuck_since: BTreeMap::new(),
             avoid: BTreeMap::new(),
+            settings: setup.settings,
+            asked: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            moves: Moves::default(),
         }
     }
 
@@ -178,6 +201,10 @@ impl Engine {
                     None => break,
                 },
                 Some(outcome) = self.tasks.join_next() => self.finish(outcome),
+                Ok(()) = self.settings.changed() => {
+                    self.tell_settings();
+                    true
+                }
                 () = tokio::time::sleep_until(wake) => true,
             };
             if !changed {
@@ -262,10 +289,9 @@ impl Engine {
         }
         for object in outcome.objects {
             self.busy.remove(&object);
-            if let Some(announcement) = self.announcements.remove(&object)
-                && outcome.result.is_ok()
-            {
-                self.events.publish(announcement);
+            let announcements = self.announcements.remove(&object).unwrap_or_default();
+            if outcome.result.is_ok() {
+                announcements.into_iter().for_each(|announcement| self.events.publish(announcement));
             }
             match &outcome.result {
                 Ok(()) => {
@@ -276,6 +302,11 @@ impl Engine {
             }
         }
         true
+    }
+
+    /// Tells it once the write to `object` has succeeded.
+    fn announce(&mut self, object: &str, announcement: Announcement) {
+        self.announcements.entry(object.to_owned()).or_default().push(announcement);
     }
 
     fn back_off(&mut self, object: String, failure: &Failure) {

@@ -161,7 +161,7 @@ impl Engine {
         tracing::info!(pod = %key, node = %binding.node, "admitted");
         let note = format!("devices on node {} are allocated", binding.node);
         let announcement = Announcement::normal(pod_reference(key, pod), "Admitted", "Admit", note);
-        self.announcements.insert(workload.clone(), announcement);
+        self.announce(&workload, announcement);
         self.told.remove(&workload);
         self.start_decision(workload.clone(), vec![workload], decision, |writer| writes.run(writer));
         true
@@ -221,7 +221,7 @@ impl Engine {
         if first {
             let announcement =
                 Announcement::warning(pod_reference(key, pod), "Waiting", "Wait", why.to_owned());
-            self.announcements.insert(words.clone(), announcement);
+            self.announce(&words, announcement);
         }
         let target = Target::object::<core::Pod>(key);
         self.start(words, |writer| async move { one(writer.merge::<Pod>(&target, &patch).await) });

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1 as batch;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use vingt_core::lifecycle::not_before_ms;
-use vingt_core::model::{PodShape, Workload};
-use vingt_crds::{ConditionType, TrainingJob, TrainingJobStatus, names};
+use vingt_core::model::{DeviceRequest, PodShape, Topology, Workload};
+use vingt_crds::{ConditionType, GpuRequest, PodTemplate, TrainingJob, TrainingJobStatus, names};
 
 use super::api::Target;
 use super::{Engine, Verdict};
@@ -42,17 +43,7 @@ impl Engine {
             return Err(Record::Waits(no_tenant(&key.namespace)));
         };
         let spec = &job.spec;
-        let mut asked = objects::asked(&spec.gpu);
-        if asked.count > MAX_COUNT {
-            let why = format!("spec.gpu.count: a worker can have at most {MAX_COUNT} GPUs, for a claim can");
-            return Err(Record::Invalid(why));
-        }
-        let mut selectors = class_selectors(&asked.class, &self.world.classes).map_err(Record::Waits)?;
-        selectors.append(&mut asked.selectors);
-        asked.selectors = selectors;
-        let mut request = pods::request(&asked, &mut self.layout).map_err(Record::Waits)?;
-        request.label = if spec.gpu.count.is_some() { "gpu".to_owned() } else { spec.gpu.to_string() };
-        let shape = PodShape { requests: vec![request], ..self.shape(job) };
+        let shape = self.gang_shape(job)?;
 
         let no_status = TrainingJobStatus::default();
         let status = job.status.as_ref().unwrap_or(&no_status);
@@ -65,7 +56,7 @@ impl Engine {
             self.look_again_at_ms(not_before_ms);
         }
         let created = || job.metadata.creation_timestamp.as_ref();
-        let queued = status.waiting_since.as_ref().or_else(created);
+        let queued = status.queued_at.as_ref().or(status.waiting_since.as_ref()).or_else(created);
         let workload = Workload {
             key: gang_workload(key),
             tenant: tenant.to_owned(),
@@ -74,20 +65,52 @@ impl Engine {
             not_before_ms,
             avoid: status.avoid_nodes.iter().cloned().collect(),
             pods: spec.workers,
-            runs_ms: spec.active_deadline_seconds.map(|seconds| seconds.saturating_mul(1000)),
+            runs_ms: spec.active_deadline_seconds.map(|seconds| {
+                // What it has run already does not start anew.
+                let ran_ms = status
+                    .first_admitted_at
+                    .as_ref()
+                    .map_or(0, |first| now_ms.saturating_sub(first.0.as_millisecond()).max(0));
+                seconds.saturating_mul(1000).saturating_sub(ran_ms).max(0)
+            }),
+            topology: spec
+                .topology
+                .as_ref()
+                .map(|topology| Topology { label: topology.key.clone(), required: topology.required }),
             ..Workload::default()
         };
         Ok(Some((workload, shape)))
     }
 
-    /// What a worker needs besides its devices; it is read from the template once.
-    fn shape(&mut self, job: &TrainingJob) -> PodShape {
-        let uid = job.metadata.uid.clone().unwrap_or_default();
-        let generation = job.metadata.generation;
+    /// What a worker of a gang needs; the error is what the job's status says of what cannot be.
+    pub(super) fn gang_shape(&mut self, job: &TrainingJob) -> Result<PodShape, Record> {
+        let request = self.request(&job.spec.gpu)?;
+        Ok(PodShape { requests: vec![request], ..self.shape(&job.metadata, &job.spec.template) })
+    }
+
+    /// What a pod of a job asks of GPUs.
+    pub(super) fn request(&mut self, gpu: &GpuRequest) -> Result<DeviceRequest, Record> {
+        let mut asked = objects::asked(gpu);
+        if asked.count > MAX_COUNT {
+            let why = format!("spec.gpu.count: a worker can have at most {MAX_COUNT} GPUs, for a claim can");
+            return Err(Record::Invalid(why));
+        }
+        let mut selectors = class_selectors(&asked.class, &self.world.classes).map_err(Record::Waits)?;
+        selectors.append(&mut asked.selectors);
+        asked.selectors = selectors;
+        let mut request = pods::request(&asked, &mut self.layout).map_err(Record::Waits)?;
+        request.label = if gpu.count.is_some() { "gpu".to_owned() } else { gpu.to_string() };
+        Ok(request)
+    }
+
+    /// What a pod of a job needs besides its devices; it is read from the template once.
+    pub(super) fn shape(&mut self, meta: &ObjectMeta, template: &PodTemplate) -> PodShape {
+        let uid = meta.uid.clone().unwrap_or_default();
+        let generation = meta.generation;
         if let Some((_, shape)) = self.shapes.get(&uid).filter(|(of, _)| *of == generation) {
             return shape.clone();
         }
-        let pod = job.spec.template.parse().ok().and_then(|template| template.spec).unwrap_or_default();
+        let pod = template.parse().ok().and_then(|template| template.spec).unwrap_or_default();
         let shape = PodShape {
             resources: requests::of_pod(&pod),
             node_terms: node_terms(&pod),

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use vingt_crds::InferenceJob;
 
 use super::api::{Failure, Target, Writer};
-use super::events::Announcement;
+use super::events::{Announcement, job_reference};
 use super::pods::one;
 use super::{Engine, ensure, foreign, owned_by};
-use crate::jobs::objects::{self, GENERATION, Parent, replicas};
+use crate::jobs::objects::{self, GENERATION, Parent, deployed_replicas};
 use crate::jobs::server::{self, Replicas};
 use crate::jobs::template::claim_template_name;
 use crate::snapshot::members::Members;
@@ -68,7 +68,7 @@ impl Engine {
     fn stale_server(&self, key: &Key, job: &InferenceJob) -> bool {
         let uid = job.metadata.uid.as_deref().unwrap_or_default();
         let generation = job.metadata.generation.unwrap_or(0).to_string();
-        let wanted = i32::try_from(replicas(job)).unwrap_or(i32::MAX);
+        let wanted = i32::try_from(deployed_replicas(job)).unwrap_or(i32::MAX);
         let deployment = self.world.deployments.get(key).is_some_and(|deployment| {
             deployment.owner.as_ref().is_some_and(|owner| owner.uid == uid)
                 && deployment.replicas == wanted
@@ -165,14 +165,7 @@ impl Engine {
         }
         if old.state != new.state {
             tracing::info!(job = %key, from = %old.state, to = %new.state, why = %new.why, "state");
-            let about = core::ObjectReference {
-                api_version: Some("vingt.dev/v1alpha1".to_owned()),
-                kind: Some("InferenceJob".to_owned()),
-                name: Some(key.name.clone()),
-                namespace: Some(key.namespace.clone()),
-                uid: job.metadata.uid.clone(),
-                ..core::ObjectReference::default()
-            };
+            let about = job_reference("InferenceJob", key, &job.metadata);
             let note = if new.why.is_empty() {
                 format!("{} replicas are ready", new.ready)
             } else {
@@ -183,7 +176,7 @@ impl Engine {
             } else {
                 Announcement::warning(about, &new.state, "Reconcile", note)
             };
-            self.announcements.insert(object.clone(), announcement);
+            self.announce(&object, announcement);
         }
         let body = json!({
             "apiVersion": "vingt.dev/v1alpha1", "kind": "InferenceJob",

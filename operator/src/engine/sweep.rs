@@ -175,7 +175,7 @@ impl Engine {
             ]},
         });
         let announcement = Announcement::warning(pod_reference(key, pod), "TakenBack", "TakeBack", why);
-        self.announcements.insert(workload.clone(), announcement);
+        self.announce(&workload, announcement);
         let target = Target::object::<core::Pod>(key);
         let status = Target::status::<core::Pod>(key);
         let uid = pod.uid.clone();

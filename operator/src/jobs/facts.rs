@@ -11,6 +11,7 @@ use vingt_crds::{Assignment, ConditionType, RestartPolicy, TrainingJob, Training
 use super::template::CLAIM;
 use crate::snapshot::layout::Layout;
 use crate::snapshot::members::Members;
+use crate::snapshot::running::checkpointed;
 use crate::world::{Claim, Job, Key, Pod, World};
 
 /// The name of a `TrainingJob` as a workload.
@@ -84,6 +85,8 @@ pub struct Gang {
     pub well: u32,
     /// Nodes of workers that may start, or have started, and are not ready.
     pub unready_nodes: Vec<String>,
+    /// When it says that it last saved its progress, in milliseconds since 1970.
+    pub saved_ms: Option<i64>,
     /// How a worker failed, if one did.
     pub failure: Option<String>,
     /// Why a worker does not start, in the words of who cannot start it.
@@ -183,7 +186,9 @@ pub fn of(key: &Key, job: &TrainingJob, sight: Sight<'_>) -> Gang {
         claims_stray: u32::try_from(claims.iter().filter(stray).count()).unwrap_or(u32::MAX),
         abandoned: u32::try_from(gang.abandoned.len()).unwrap_or(u32::MAX),
         plan_lost: status.assignments.iter().any(|assignment| lost(assignment, world, layout)),
+        asked: None,
     };
+    gang.saved_ms = checkpointed(key, job, world, members, now_ms);
     gang
 }
 
@@ -335,13 +340,20 @@ pub fn leaving_reason(leaving: Leaving) -> &'static str {
         Leaving::ClaimTaken => "ClaimTaken",
         Leaving::Suspended => "Suspended",
         Leaving::Restart => "Restart",
+        Leaving::Reclaimed => "Reclaimed",
+        Leaving::Preempted => "Preempted",
+        Leaving::Moved => "Moved",
     }
 }
 
 fn leaving(reason: &str) -> Leaving {
-    let all =
+    let own =
         [Leaving::NotReady, Leaving::PlanLost, Leaving::ClaimTaken, Leaving::Suspended, Leaving::Restart];
-    all.into_iter().find(|leaving| leaving_reason(*leaving) == reason).unwrap_or(Leaving::NotReady)
+    let for_others = [Leaving::Reclaimed, Leaving::Preempted, Leaving::Moved];
+    own.into_iter()
+        .chain(for_others)
+        .find(|leaving| leaving_reason(*leaving) == reason)
+        .unwrap_or(Leaving::NotReady)
 }
 
 /// Reasons of the condition Finished.

@@ -2,6 +2,7 @@
 //! what their status says. Nothing is written here.
 
 pub mod facts;
+pub mod moves;
 pub mod objects;
 pub mod server;
 pub mod status;

@@ -173,6 +173,13 @@ pub fn replicas(inference: &InferenceJob) -> u32 {
     if inference.spec.suspend { 0 } else { inference.spec.replicas }
 }
 
+/// Replicas that its Deployment is to have now: one more while one is on its way to other devices.
+pub fn deployed_replicas(inference: &InferenceJob) -> u32 {
+    let moving = inference.status.as_ref().and_then(|status| status.move_.as_ref());
+    let more = moving.is_some_and(|moving| !moving.leaving) && !inference.spec.suspend;
+    replicas(inference) + u32::from(more)
+}
+
 /// The Deployment of an `InferenceJob`; the error says what in the template cannot be.
 pub fn deployment(inference: &InferenceJob) -> Result<Value, String> {
     let parent = Parent::inference(inference);
@@ -184,7 +191,7 @@ pub fn deployment(inference: &InferenceJob) -> Result<Value, String> {
         "kind": "Deployment",
         "metadata": parent.metadata(name),
         "spec": {
-            "replicas": replicas(inference),
+            "replicas": deployed_replicas(inference),
             // A surge would need a free device.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
             "selector": {"matchLabels": {parent.label: name}},

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use vingt_core::lifecycle::{GangFacts, GangState, Leaving, Outcome};
-use vingt_crds::{Assignment, ConditionType, TrainingJob, TrainingJobStatus, set_condition};
+use vingt_crds::{Assignment, ConditionType, LastEviction, TrainingJob, TrainingJobStatus, set_condition};
 
 use super::facts::{Gang, leaving_reason, outcome_reason};
 
@@ -32,6 +32,8 @@ pub enum Record {
         reason: Leaving,
         /// Nodes to avoid in the next try.
         avoid: Vec<String>,
+        /// The workload that gets its room, if it leaves for others.
+        by: Option<String>,
     },
     /// A worker failed; the gang is started again.
     Restart,
@@ -82,7 +84,12 @@ pub fn next(
         status.waiting_since = status.waiting_since.take().or_else(since).or(Some(Time(now)));
     } else {
         status.waiting_since = None;
+        status.expected_start = None;
     }
+    if state == GangState::Suspended.as_str() {
+        status.queued_at = None;
+    }
+    status.last_checkpoint = gang.saved_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(Time);
     conditions(&mut status, &mut condition, gang, facts.planned && facts.finished.is_none());
     status
 }
@@ -102,6 +109,8 @@ fn enter(
             status.assignments.clone_from(assignments);
             status.admitted_at = Some(Time(now));
             status.first_admitted_at.get_or_insert(Time(now));
+            let queued = status.waiting_since.clone().unwrap_or(Time(now));
+            status.queued_at.get_or_insert(queued);
             facts.planned = true;
             facts.unready_since_ms = Some(now.as_millisecond());
             condition(
@@ -119,20 +128,35 @@ fn enter(
                 "nodes and devices are decided for every worker",
             );
             condition(status, ConditionType::PodsReady, false, "Starting", "the workers start");
-            if has(&status.conditions, ConditionType::Evicted) {
-                condition(status, ConditionType::Evicted, false, "Admitted", "admitted again");
+            for type_ in [ConditionType::Evicted, ConditionType::Preempted] {
+                if has(&status.conditions, type_) {
+                    condition(status, type_, false, "Admitted", "admitted again");
+                }
             }
         }
-        Record::Withdraw { reason, avoid } => {
+        Record::Withdraw { reason, avoid, by } => {
             if reason.backs_off() {
                 status.withdrawals = status.withdrawals.saturating_add(1);
                 status.avoid_nodes.clone_from(avoid);
             }
+            if !reason.for_others() {
+                status.queued_at = None;
+            }
             facts.leaving = Some(*reason);
-            condition(status, ConditionType::Evicted, true, leaving_reason(*reason), &reason.to_string());
+            let word = leaving_reason(*reason);
+            let message = for_whom(*reason, by.as_deref());
+            condition(status, ConditionType::Evicted, true, word, &message);
+            if let Some(by) = by {
+                let evictions = status.evictions.get_or_insert_default();
+                evictions.count = evictions.count.saturating_add(1);
+                let last = LastEviction { at: Time(now), reason: word.to_owned(), by: by.clone(), pod: None };
+                evictions.last = Some(last);
+                condition(status, ConditionType::Preempted, true, word, &message);
+            }
         }
         Record::Restart => {
             status.restarts = status.restarts.saturating_add(1);
+            status.queued_at = None;
             facts.leaving = Some(Leaving::Restart);
             let why = gang.failure.clone().unwrap_or_else(|| Leaving::Restart.to_string());
             condition(status, ConditionType::Evicted, true, leaving_reason(Leaving::Restart), &why);
@@ -203,13 +227,21 @@ fn why(record: &Record, gang: &Gang, state: &str, status: &TrainingJobStatus) ->
         (_, "Failed" | "Invalid") => status.why.clone(),
         (_, "Suspended") => Leaving::Suspended.to_string(),
         (Record::Restart, _) => gang.failure.clone().unwrap_or_else(|| Leaving::Restart.to_string()),
-        (Record::Withdraw { reason, .. }, _) => {
-            format!("{reason}; it is tried again when its workers have left")
+        (Record::Withdraw { reason, by, .. }, _) => {
+            format!("{}; it is tried again when its workers have left", for_whom(*reason, by.as_deref()))
         }
         (Record::Clear, _) => "it waits for its next try".to_owned(),
         // What was said while it waits stands until there is something newer to say.
         (_, "Waiting" | "Restarting") => status.why.clone(),
         _ => String::new(),
+    }
+}
+
+/// Why it leaves, and for whom if it is for others.
+fn for_whom(reason: Leaving, by: Option<&str>) -> String {
+    match by {
+        Some(by) => format!("evicted for {by}: {reason}"),
+        None => reason.to_string(),
     }
 }
 
@@ -313,7 +345,7 @@ mod tests {
         let mut gang = Gang::default();
         gang.facts.planned = true;
         gang.facts.unready_since_ms = Some(10_000);
-        let record = Record::Withdraw { reason: Leaving::NotReady, avoid: vec!["b".into()] };
+        let record = Record::Withdraw { reason: Leaving::NotReady, avoid: vec!["b".into()], by: None };
         job.status = Some(next(&job, &gang, Some("p"), &record, at(400)));
         let status = job.status.clone().unwrap();
         assert_eq!((status.withdrawals, status.avoid_nodes.len(), status.assignments.len()), (1, 1, 2));
@@ -356,6 +388,40 @@ mod tests {
         assert_eq!((status.state.as_str(), status.withdrawals, status.avoid_nodes.len()), ("Running", 0, 0));
         assert_eq!(truth(&status, ConditionType::Ready), Some(("True", "Running")));
         assert_eq!(status.workers, "2/2");
+    }
+
+    #[test]
+    fn a_gang_that_leaves_for_others_says_for_whom_and_keeps_its_place() {
+        let mut job = job();
+        job.status = Some(next(&job, &Gang::default(), Some("p"), &Record::Waits("why".into()), at(9)));
+        job.status = Some(next(&job, &Gang::default(), Some("p"), &Record::Admit(plan()), at(10)));
+        assert_eq!(job.status.as_ref().unwrap().queued_at, Some(Time(at(5))), "since it was made");
+        let mut gang = Gang::default();
+        gang.facts.planned = true;
+        let by = Some("TrainingJob/n/big".to_owned());
+        let record = Record::Withdraw { reason: Leaving::Reclaimed, avoid: vec![], by };
+        let status = next(&job, &gang, Some("p"), &record, at(400));
+        let last = status.evictions.clone().unwrap().last.unwrap();
+        assert_eq!(
+            (last.by.as_str(), last.reason.as_str(), last.at),
+            ("TrainingJob/n/big", "Reclaimed", Time(at(400)))
+        );
+        assert_eq!(truth(&status, ConditionType::Preempted), Some(("True", "Reclaimed")));
+        assert!(status.why.starts_with("evicted for TrainingJob/n/big: "), "{}", status.why);
+        assert_eq!((status.withdrawals, status.queued_at.clone()), (0, Some(Time(at(5)))));
+        assert_eq!(
+            status.waiting_since,
+            Some(Time(at(400))),
+            "it waits since now, but not at the end of the queue"
+        );
+        job.status = Some(status);
+        job.status = Some(next(&job, &Gang::default(), Some("p"), &Record::Admit(plan()), at(500)));
+        let status = job.status.clone().unwrap();
+        assert_eq!(truth(&status, ConditionType::Preempted), Some(("False", "Admitted")));
+        assert_eq!(status.queued_at, Some(Time(at(5))));
+        gang.failure = Some("worker 0 failed".into());
+        let status = next(&job, &gang, Some("p"), &Record::Restart, at(600));
+        assert_eq!(status.queued_at, None, "one that failed goes to the end");
     }
 
     #[test]

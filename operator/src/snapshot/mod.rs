@@ -6,11 +6,12 @@ pub mod layout;
 pub mod members;
 pub mod occupancy;
 pub mod pods;
+pub mod running;
 mod selector;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vingt_core::model::{Node, PodShape, Snapshot, Workload};
+use vingt_core::model::{Node, PodShape, Running, Snapshot, Workload};
 use vingt_crds::names;
 
 use crate::tenants::{self, Tenancy};
@@ -19,6 +20,7 @@ use layout::Layout;
 use members::Members;
 use occupancy::{Pending, occupancy};
 use pods::{PodNeeds, PodStage, pod_workload};
+use running::Holder;
 
 /// A snapshot, and what its parts stand for.
 #[derive(Default)]
@@ -27,6 +29,8 @@ pub struct Picture {
     pub snapshot: Snapshot,
     /// What each of the waiting workloads is.
     pub subjects: Vec<Subject>,
+    /// What each of those that hold devices is.
+    pub holders: Vec<Holder>,
     /// Gated pods, with how far they are; those to be planned are among the subjects.
     pub stages: BTreeMap<Key, PodStage>,
     /// Where each shape is in the snapshot.
@@ -96,13 +100,24 @@ pub fn take(world: &World, layout: &mut Layout, known: &Known<'_>) -> Picture {
 impl Picture {
     /// Adds a workload that waits, whose pods need this.
     pub fn enter(&mut self, subject: Subject, workload: Workload, shape: PodShape) {
+        let shape = self.shape(shape);
+        self.subjects.push(subject);
+        self.snapshot.waiting.push(Workload { shape, ..workload });
+    }
+
+    /// Adds something that holds devices, whose pods need this.
+    pub fn enter_running(&mut self, holder: Holder, running: Running, shape: PodShape) {
+        let shape = self.shape(shape);
+        self.holders.push(holder);
+        self.snapshot.running.push(Running { shape, ..running });
+    }
+
+    fn shape(&mut self, shape: PodShape) -> usize {
         let shapes = &mut self.snapshot.shapes;
-        let index = *self.shapes.entry(shape).or_insert_with_key(|shape| {
+        *self.shapes.entry(shape).or_insert_with_key(|shape| {
             shapes.push(shape.clone());
             shapes.len() - 1
-        });
-        self.subjects.push(subject);
-        self.snapshot.waiting.push(Workload { shape: index, ..workload });
+        })
     }
 }
 
@@ -151,7 +166,7 @@ fn stage(
     let workload = Workload {
         key: pod_workload(key),
         tenant: tenant.to_owned(),
-        priority: server.map_or(scheduling.priority, |server| server.spec.priority),
+        priority: server.map_or(pod.priority, |server| server.spec.priority),
         queued_ms: pod.created_ms,
         not_before_ms: 0,
         avoid: pod

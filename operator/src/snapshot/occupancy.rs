@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vingt_core::model::{DeviceIndex, Gpu, Node, Resources, Units};
-use vingt_crds::TrainingJob;
+use vingt_crds::{Assignment, MoveState, TrainingJob, TrainingJobStatus};
 
 use super::layout::Layout;
 use super::members::Members;
-use super::pods::pod_workload;
+use super::pods::{PodStage, pod_workload, stage};
 use crate::tenants::Tenancy;
 use crate::world::{Claim, Key, Pod, World, requests};
 
@@ -76,6 +76,12 @@ pub fn occupancy(
             }
         }
     }
+    for (key, job) in world.inference_jobs.iter() {
+        let state = job.status.as_ref().and_then(|status| status.move_.as_ref());
+        if let Some(state) = state.filter(|state| !state.leaving) {
+            held.add_kept_place(key, state, world, tenancy, members);
+        }
+    }
     for (key, job) in world.training_jobs.iter() {
         held.add_gang(key, job, world, tenancy, members);
     }
@@ -123,34 +129,40 @@ impl Occupancy {
             return;
         };
         let tenant = tenancy.tenant(&key.namespace).unwrap_or(&status.tenant);
-        let done = world.jobs.get(key).map(|job| job.done.as_slice()).unwrap_or_default();
-        let mut live = BTreeSet::new();
-        let mut ended: BTreeSet<u32> = done.iter().copied().collect();
-        for (index, pod) in members.gang(key) {
-            match world.pods.get(pod) {
-                // A worker that failed is made again, for the same device.
-                Some(pod) if pod.ended && pod.failure.is_none() => ended.insert(index),
-                Some(pod) if pod.ended => continue,
-                _ => live.insert(index),
-            };
-        }
         let mut shape = None;
         let read = || {
             let spec = job.spec.template.parse().ok().and_then(|template| template.spec);
             spec.map(|spec| requests::of_pod(&spec)).unwrap_or_default()
         };
-        for assignment in &status.assignments {
-            if ended.contains(&assignment.worker) && !live.contains(&assignment.worker) {
-                continue;
-            }
+        for (assignment, live) in held_workers(key, status, world, members) {
             let units = assignment.units / assignment.devices.len().max(1) as u64;
             for device in &assignment.devices {
                 self.add_device(&device.pool, &device.device, tenant, units);
             }
-            if !live.contains(&assignment.worker) {
+            if !live {
                 self.add_requests(&assignment.node, shape.get_or_insert_with(read));
             }
         }
+    }
+
+    /// The place of a replica that is to come in another's stead is held until it is there and planned, or has it.
+    fn add_kept_place(
+        &mut self,
+        key: &Key,
+        state: &MoveState,
+        world: &World,
+        tenancy: &Tenancy,
+        members: &Members,
+    ) {
+        let planned = newcomer(key, state, world, members)
+            .is_some_and(|(key, pod)| !pod.gated() || matches!(stage(key, pod, world), PodStage::Plan(_)));
+        let old = world.pods.get(&Key::new(&key.namespace, &state.pod));
+        let (false, Some(old)) = (planned, old) else { return };
+        let tenant = tenancy.tenant(&key.namespace).unwrap_or_default();
+        for device in &state.devices {
+            self.add_device(&device.pool, &device.device, tenant, 0);
+        }
+        self.add_requests(&state.node, &old.requests);
     }
 
     fn add_device(&mut self, pool: &str, device: &str, tenant: &str, recorded: Units) {
@@ -198,6 +210,45 @@ fn take(gpus: &mut [Gpu], at: DeviceIndex) -> Units {
     }
     gpu.held |= 1_u64.checked_shl(at.device.into()).unwrap_or(0);
     device.units
+}
+
+/// The replica that was made in the stead of one that moves, once it is there.
+pub fn newcomer<'a>(
+    server: &Key,
+    state: &MoveState,
+    world: &'a World,
+    members: &'a Members,
+) -> Option<(&'a Key, &'a Pod)> {
+    // Times of creation are whole seconds.
+    let since_ms = state.started_at.0.as_second().saturating_mul(1000);
+    let pods = members.replicas(server).iter().filter_map(|key| Some((key, &**world.pods.get(key)?)));
+    let new = pods.filter(|(key, pod)| {
+        pod.created_ms >= since_ms && key.name != state.pod && !pod.deleting && !pod.ended
+    });
+    new.max_by_key(|(key, pod)| (pod.created_ms, *key))
+}
+
+/// The workers of a gang that hold what is planned for them, and whether their pod is there and counts on its node by
+/// itself. One that is done holds nothing.
+pub fn held_workers<'a>(
+    key: &Key,
+    status: &'a TrainingJobStatus,
+    world: &World,
+    members: &Members,
+) -> Vec<(&'a Assignment, bool)> {
+    let done = world.jobs.get(key).map(|job| job.done.as_slice()).unwrap_or_default();
+    let mut live = BTreeSet::new();
+    let mut ended: BTreeSet<u32> = done.iter().copied().collect();
+    for (index, pod) in members.gang(key) {
+        match world.pods.get(pod) {
+            // A worker that failed is made again, for the same device.
+            Some(pod) if pod.ended && pod.failure.is_none() => ended.insert(index),
+            Some(pod) if pod.ended => continue,
+            _ => live.insert(index),
+        };
+    }
+    let assignments = status.assignments.iter().map(|it| (it, live.contains(&it.worker)));
+    assignments.filter(|(it, live)| *live || !ended.contains(&it.worker)).collect()
 }
 
 /// Where the plan of a gang puts a worker.

@@ -25,7 +25,7 @@ use vingt_crds::{InferenceJob, Tenant, TrainingJob};
 
 pub use claim::Claim;
 pub use node::{Namespace, Node, node_terms, tolerations};
-pub use pod::{Owner, Pod, Scheduling};
+pub use pod::{DELETION_COST, GRACE_SECONDS, Owner, Pod, Scheduling};
 pub use slice::{Attribute, Device, Slice};
 pub use watch::watch_all;
 pub use workload::{Deployment, Job, Owned};

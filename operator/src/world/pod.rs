@@ -25,6 +25,14 @@ pub struct Pod {
     pub created_ms: i64,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// When it has gone at the latest, in milliseconds since 1970, if it is being deleted.
+    pub leaves_ms: Option<i64>,
+    /// How long it may take to go once it is deleted, in milliseconds.
+    pub grace_ms: i64,
+    /// When it is ended at the latest, in milliseconds since 1970, if it says so.
+    pub ends_ms: Option<i64>,
+    /// Its priority.
+    pub priority: i32,
     /// Whether it has ended, and so holds nothing.
     pub ended: bool,
     /// Whether it ended badly, and in words how.
@@ -39,7 +47,7 @@ pub struct Pod {
     pub unschedulable: Option<(String, i64)>,
     /// The controller that made it.
     pub owner: Option<Owner>,
-    /// Its labels and annotations of vingt's domain, and its completion index.
+    /// Its labels and annotations of vingt's domain, its completion index and its deletion cost.
     pub marks: BTreeMap<String, String>,
     /// What it asks of its node.
     pub requests: Resources,
@@ -87,8 +95,6 @@ pub struct Scheduling {
     pub required: Vec<core::NodeSelectorTerm>,
     /// Its tolerations.
     pub tolerations: Vec<Toleration>,
-    /// Its priority.
-    pub priority: i32,
     /// For each container, the claims it uses, and which request of them if not all.
     pub containers: Vec<(String, Vec<Use>)>,
 }
@@ -125,6 +131,12 @@ impl Pod {
 /// Annotation and label that the Job controller puts on the pods of an indexed Job.
 const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
 
+/// Annotation that says which pods of a `ReplicaSet` go first when it has too many.
+pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+/// What Kubernetes gives a pod that does not say how long it may take to end.
+pub const GRACE_SECONDS: i64 = 30;
+
 impl View for Pod {
     fn parse(object: DynamicObject) -> Result<Self, serde_json::Error> {
         let body: PodBody = serde_json::from_value(object.data)?;
@@ -139,6 +151,12 @@ impl View for Pod {
             version: meta.resource_version.clone().unwrap_or_default(),
             created_ms: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_millisecond()),
             deleting: meta.deletion_timestamp.is_some(),
+            leaves_ms: meta.deletion_timestamp.as_ref().map(|time| time.0.as_millisecond()),
+            grace_ms: spec.termination_grace_period_seconds.unwrap_or(GRACE_SECONDS).saturating_mul(1000),
+            ends_ms: status.start_time.as_ref().zip(spec.active_deadline_seconds).map(|(start, seconds)| {
+                start.0.as_millisecond().saturating_add(seconds.saturating_mul(1000))
+            }),
+            priority: spec.priority.unwrap_or(0),
             ended: matches!(phase, "Succeeded" | "Failed"),
             failure: (phase == "Failed").then(|| failure(&status)),
             ready: condition("Ready").is_some_and(|condition| condition.status == "True"),
@@ -177,7 +195,9 @@ pub fn owner(meta: &ObjectMeta) -> Option<Owner> {
 
 fn marks(meta: &ObjectMeta) -> BTreeMap<String, String> {
     let both = meta.labels.iter().flatten().chain(meta.annotations.iter().flatten());
-    let ours = both.filter(|(key, _)| key.starts_with("vingt.dev/") || *key == COMPLETION_INDEX);
+    let ours = both.filter(|(key, _)| {
+        key.starts_with("vingt.dev/") || [COMPLETION_INDEX, DELETION_COST].contains(&key.as_str())
+    });
     ours.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
@@ -208,7 +228,6 @@ fn scheduling(spec: &core::PodSpec) -> Scheduling {
         node_terms: node_terms(spec),
         required: required_terms(spec).to_vec(),
         tolerations: tolerations(spec),
-        priority: spec.priority.unwrap_or(0),
         containers: containers.map(uses).collect(),
     }
 }
@@ -276,8 +295,8 @@ mod tests {
             claims,
             [(Some("p-gpu-abc"), false), (Some("shared"), false), (None, true), (None, false)]
         );
+        assert_eq!((pod.priority, pod.grace_ms, pod.leaves_ms), (5, 30_000, None));
         let scheduling = pod.scheduling.unwrap();
-        assert_eq!(scheduling.priority, 5);
         let uses = vec![("gpu".to_owned(), None), ("more".to_owned(), Some("r".to_owned()))];
         assert_eq!(scheduling.containers, [("c".to_owned(), uses)]);
         assert!(!pod.marks.contains_key("app"), "what is not vingt's is not kept");

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
+use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::DynamicObject;
@@ -91,6 +92,8 @@ pub struct Deployment {
     pub deleting: bool,
     /// Replicas it should have.
     pub replicas: i32,
+    /// Whether its controller has seen it as it is, and all its pods are of its newest template.
+    pub rolled_out: bool,
     /// Its annotations of vingt's domain.
     pub marks: BTreeMap<String, String>,
 }
@@ -99,6 +102,7 @@ pub struct Deployment {
 #[serde(default)]
 struct DeploymentBody {
     spec: DeploymentSpec,
+    status: apps::DeploymentStatus,
 }
 
 #[derive(Default, Deserialize)]
@@ -114,6 +118,8 @@ impl View for Deployment {
             owner: owner(&object.metadata),
             deleting: object.metadata.deletion_timestamp.is_some(),
             replicas: body.spec.replicas,
+            rolled_out: body.status.observed_generation == object.metadata.generation
+                && body.status.updated_replicas.unwrap_or(0) == body.status.replicas.unwrap_or(0),
             marks: ours(&object.metadata),
         })
     }

@@ -70,6 +70,8 @@ pub struct GangFacts {
     pub abandoned: u32,
     /// A node or a device of the plan is gone.
     pub plan_lost: bool,
+    /// Decided just now: others get its room, and by what right. It is recorded before anything else is done.
+    pub asked: Option<Leaving>,
 }
 
 /// Whether a failed gang is started again.
@@ -148,6 +150,12 @@ pub enum Leaving {
     Suspended,
     /// A worker failed; all are started again.
     Restart,
+    /// Its tenant held what is guaranteed to another.
+    Reclaimed,
+    /// A job of the same tenant has a higher priority.
+    Preempted,
+    /// It stood in the way by its place only.
+    Moved,
 }
 
 impl Leaving {
@@ -155,8 +163,13 @@ impl Leaving {
     pub const fn backs_off(self) -> bool {
         match self {
             Self::NotReady | Self::PlanLost | Self::ClaimTaken => true,
-            Self::Suspended | Self::Restart => false,
+            Self::Suspended | Self::Restart | Self::Reclaimed | Self::Preempted | Self::Moved => false,
         }
+    }
+
+    /// Whether it left for others: it did nothing wrong, and keeps its place in the queue.
+    pub const fn for_others(self) -> bool {
+        matches!(self, Self::Reclaimed | Self::Preempted | Self::Moved)
     }
 }
 
@@ -168,6 +181,9 @@ impl fmt::Display for Leaving {
             Self::ClaimTaken => "a worker's claim was given other devices than planned",
             Self::Suspended => "suspended by the user",
             Self::Restart => "a worker failed; the gang is started again",
+            Self::Reclaimed => "stopped for a tenant that took back what it is guaranteed",
+            Self::Preempted => "stopped for a job of the same tenant with a higher priority",
+            Self::Moved => "stopped to be started elsewhere, because another job fits only where it ran",
         })
     }
 }
@@ -291,6 +307,9 @@ fn forward(facts: &GangFacts, now_ms: i64) -> GangStep {
     }
     if pods.claim_conflicting > 0 {
         return GangStep::Withdraw { reason: Leaving::ClaimTaken, avoid: false };
+    }
+    if let Some(reason) = facts.asked {
+        return GangStep::Withdraw { reason, avoid: false };
     }
     if passed(ready_by) {
         // Pods that never got to a node tell nothing about it.

@@ -117,6 +117,32 @@ fn a_suspended_gang_leaves_and_stays_away() {
 }
 
 #[test]
+fn a_gang_leaves_for_others_whole_and_without_a_penalty() {
+    for reason in [Leaving::Reclaimed, Leaving::Preempted, Leaving::Moved] {
+        let asked = GangFacts { asked: Some(reason), ..running() };
+        assert_eq!(next_step(&asked, 0), withdraw(reason, false));
+        assert!(reason.for_others() && !reason.backs_off());
+        let early = GangFacts { asked: Some(reason), ..gated(0, 1) };
+        assert_eq!(next_step(&early, 0), withdraw(reason, false), "also before it has started");
+        let recorded = GangFacts { leaving: Some(reason), ..asked };
+        assert_eq!(next_step(&recorded, 0), GangStep::Suspend, "being asked again changes nothing");
+        assert_eq!(GangState::of(&recorded), GangState::Waiting);
+    }
+}
+
+#[test]
+fn what_ends_a_gang_goes_before_others_asking_for_its_room() {
+    let asked = GangFacts { asked: Some(Leaving::Reclaimed), ..running() };
+    let done = GangFacts { job: JobState::Succeeded, ..asked.clone() };
+    assert_eq!(next_step(&done, 0), GangStep::Finish(Outcome::Succeeded));
+    let failed = GangFacts { job: JobState::Failed, ..asked.clone() };
+    assert_eq!(next_step(&failed, 0), GangStep::Restart);
+    let suspended = GangFacts { suspend: true, ..asked.clone() };
+    assert_eq!(next_step(&suspended, 0), withdraw(Leaving::Suspended, false));
+    assert_eq!(next_step(&GangFacts { deleted: true, ..asked }, 0), GangStep::DeleteJob);
+}
+
+#[test]
 fn a_lost_plan_or_a_taken_claim_ends_the_try() {
     let lost = GangFacts { plan_lost: true, ..running() };
     assert_eq!(next_step(&lost, 0), withdraw(Leaving::PlanLost, true));

@@ -6,6 +6,7 @@ use vingt_core::lifecycle::{Failure, Outcome};
 use super::*;
 use crate::engine::Setup;
 use crate::metrics::Metrics;
+use crate::settings::Loaded;
 
 /// An engine whose writes never get an answer.
 fn engine() -> Engine {
@@ -17,6 +18,7 @@ fn engine() -> Engine {
         namespace: "vingt".into(),
         identity: "test".into(),
         metrics,
+        settings: tokio::sync::watch::channel(Loaded::default()).1,
         synced: Box::new(|| {}),
     })
 }
@@ -29,7 +31,7 @@ fn tracked(step: GangStep) -> Tracked {
     }))
     .unwrap();
     let (key, gang) = (Key::new("n", "t"), Gang::default());
-    Tracked { key, job: Arc::new(job), gang, step, record: Record::Nothing, pending: None }
+    Tracked { key, job: Arc::new(job), gang, step, record: Record::Nothing, pending: None, by: None }
 }
 
 #[tokio::test]
@@ -45,4 +47,20 @@ async fn a_plan_is_not_given_up_while_something_of_it_is_written() {
         assert_eq!(engine.tasks.len(), 1);
         assert!(engine.busy.contains("TrainingJob/n/t"), "nothing else is written beside {step:?}");
     }
+}
+
+#[tokio::test]
+async fn a_gang_that_is_asked_to_leave_records_for_whom_before_anything_else() {
+    let mut engine = engine();
+    let mut gang = tracked(GangStep::Wait { until_ms: None });
+    gang.gang.facts.planned = true;
+    gang.gang.facts.job = JobState::Running;
+    let about = job_reference("TrainingJob", &Key::new("n", "big"), &kube::api::ObjectMeta::default());
+    gang.ask(Leaving::Reclaimed, Beneficiary { workload: "TrainingJob/n/big".into(), about }, 0);
+    assert_eq!(gang.step, GangStep::Withdraw { reason: Leaving::Reclaimed, avoid: false });
+    engine.follow_gang(gang, None, &Tenancy::default(), 1000);
+    assert!(engine.busy.contains("TrainingJob/n/t/status"), "its status is written");
+    assert!(!engine.busy.contains("TrainingJob/n/t"), "and nothing else");
+    assert!(engine.asked.contains_key("TrainingJob/n/t"), "it is leaving from now on");
+    assert_eq!(engine.announcements["TrainingJob/n/t/status"].len(), 2, "both sides are told");
 }

@@ -72,6 +72,7 @@ enum Event {
     Suspend(bool),
     Delete,
     PlanLost(bool),
+    OthersNeedIt(Leaving),
 }
 
 impl World {
@@ -140,7 +141,10 @@ impl World {
                 gated.take(writes).for_each(|pod| pod.phase = Phase::Starting);
             }
             GangStep::Wait { .. } => {}
-            GangStep::Withdraw { reason, .. } => status.leaving = Some(reason),
+            GangStep::Withdraw { reason, .. } => {
+                status.leaving = Some(reason);
+                status.asked = None;
+            }
             GangStep::Restart => {
                 status.restarts += 1;
                 status.leaving = Some(Leaving::Restart);
@@ -295,6 +299,7 @@ impl World {
             Event::Suspend(suspend) => self.facts.suspend = suspend,
             Event::Delete => self.facts.deleted = true,
             Event::PlanLost(lost) => self.facts.plan_lost = lost && self.facts.planned,
+            Event::OthersNeedIt(reason) => self.facts.asked = Some(reason).filter(|_| self.facts.planned),
         }
         let ready = |pod: &&Pod| pod.live() && matches!(pod.phase, Phase::Ready | Phase::Succeeded);
         if self.pods.iter().filter(ready).count() == self.facts.workers as usize {
@@ -350,6 +355,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any::<bool>().prop_map(Event::Suspend),
         1 => prop::bool::weighted(0.05).prop_map(|delete| if delete { Event::Delete } else { Event::Time(1) }),
         1 => any::<bool>().prop_map(Event::PlanLost),
+        1 => prop::sample::select(vec![Leaving::Reclaimed, Leaving::Moved]).prop_map(Event::OthersNeedIt),
     ]
 }
 
