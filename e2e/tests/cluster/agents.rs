@@ -219,7 +219,9 @@ async fn foreign(space: &Space<'_>) -> Result<()> {
     let library = node.folder().join("gpu/libnvidia-ml.somebody.so");
     fs::copy(node.folder().join("gpu").join(LIBRARY), &library)?;
     let made = Foreign::make(&library)?;
-    space.auditor.expect_foreign(node.name(), &made.uuid);
+    let device = "gpu-0-mig-3g40gb-9-4";
+    let serial = partitions(node)?.get(device).context("no partition was made")?.serial;
+    space.auditor.expect_foreign(node.name(), serial);
 
     let rest = wait_for(SOON, "its space to be published no more", || async {
         let now = published(space, node.name()).await?;
@@ -247,11 +249,8 @@ async fn foreign(space: &Space<'_>) -> Result<()> {
     })
     .await?;
     ensure!(why.contains("needs 1 × 3g.40gb"), "it says {why:?}");
-    let theirs = |serials: &BTreeMap<String, nvml_emulator::Partition>| {
-        serials.values().find(|partition| partition.uuids.contains(&made.uuid)).cloned()
-    };
-    let first = theirs(&cut);
-    ensure!(first.is_some(), "the foreign partition is gone");
+    let theirs = cut.get(device).map(|partition| partition.serial);
+    ensure!(theirs == Some(serial), "the foreign partition is another one: {theirs:?}");
     // Whoever made it takes it away, and all is as before.
     made.destroy(&library)?;
     space.training_is("late", "Running").await?;
@@ -264,7 +263,6 @@ struct Foreign {
     gpu: String,
     instance: u32,
     compute: u32,
-    uuid: String,
 }
 
 impl Foreign {
@@ -274,7 +272,7 @@ impl Foreign {
         let profile = gpu.profiles.iter().find(|profile| profile.name == "3g.40gb").context("no 3g.40gb")?;
         let instance = session.create_gpu_instance(&gpu.uuid, profile.id, Placement { start: 4, size: 4 })?;
         let made = session.create_compute_instance(&gpu.uuid, instance, profile.multiprocessors)?;
-        Ok(Self { gpu: gpu.uuid, instance, compute: made.id, uuid: made.uuid })
+        Ok(Self { gpu: gpu.uuid, instance, compute: made.id })
     }
 
     fn destroy(&self, library: &Path) -> Result<()> {

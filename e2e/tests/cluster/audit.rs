@@ -42,8 +42,8 @@ struct State {
     violations: Vec<String>,
     /// What may be for a while, and since when it is.
     differences: BTreeMap<String, Instant>,
-    /// Partitions that a trial made itself, by node and UUID.
-    foreign: BTreeSet<(String, String)>,
+    /// Partitions that a trial made itself, by node and serial number: UUIDs come again.
+    foreign: BTreeSet<(String, u32)>,
 }
 
 /// A claim that holds devices.
@@ -82,8 +82,8 @@ impl Auditor {
     }
 
     /// A partition that a trial made past vingt.
-    pub fn expect_foreign(&self, node: &str, uuid: &str) {
-        self.state().foreign.insert((node.to_owned(), uuid.to_owned()));
+    pub fn expect_foreign(&self, node: &str, serial: u32) {
+        self.state().foreign.insert((node.to_owned(), serial));
     }
 
     /// Something that must not be, found by a trial itself.
@@ -122,8 +122,7 @@ impl Auditor {
         for ((node, device), partition) in &partitions {
             let owned = now_held.contains(&(node.clone(), device.clone()))
                 || held.iter().any(|held| held.holds(node, device));
-            let foreign =
-                partition.uuids.iter().any(|uuid| state.foreign.contains(&(node.clone(), uuid.clone())));
+            let foreign = state.foreign.contains(&(node.clone(), partition.serial));
             if !owned && !foreign {
                 found
                     .insert(format!("partition {device} (no. {}) of {node} is no claim's", partition.serial));
