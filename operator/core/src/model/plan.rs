@@ -119,18 +119,18 @@ pub enum WaitReason {
         /// Nodes whose devices would do but that suit no pod, by reason, with their number.
         turned_away: BTreeMap<String, u32>,
     },
-    /// The tenant's limit is below what the workload alone needs.
+    /// The limit of the tenant, or of one above it, is below what the workload alone needs.
     AboveLimit {
-        /// The tenant.
+        /// The tenant whose limit it is.
         tenant: String,
         /// What the workload needs.
         needs: Units,
         /// What the tenant may hold.
         limit: Units,
     },
-    /// The tenant has too little left.
+    /// The tenant, or one above it, has too little left.
     Quota {
-        /// The tenant.
+        /// The tenant that has the least left.
         tenant: String,
         /// What the workload needs.
         needs: Units,
@@ -147,9 +147,9 @@ pub enum WaitReason {
         fit: u32,
         /// How many are asked for.
         pods: u32,
-        /// The tenant.
+        /// The tenant; if it or one above it has a limit, the one that has the least left.
         tenant: String,
-        /// What the tenant has left under its limit, if it has one, and that limit.
+        /// What that tenant has left under its limit, and that limit.
         left: Option<(Units, Units)>,
     },
     /// GPUs are free, but no node that has them suits the pod.
@@ -158,9 +158,9 @@ pub enum WaitReason {
         asked: String,
         /// How many of its pods fit now.
         fit: u32,
-        /// The tenant.
+        /// The tenant; if it or one above it has a limit, the one that has the least left.
         tenant: String,
-        /// What the tenant has left under its limit, if it has one, and that limit.
+        /// What that tenant has left under its limit, and that limit.
         left: Option<(Units, Units)>,
         /// Nodes turned away, by reason (`cpu`, `memory`, `node selector`, `taint x`), with their number.
         turned_away: BTreeMap<String, u32>,
@@ -180,6 +180,15 @@ pub enum WaitReason {
         leaving: u32,
         /// When they have left at the latest, in milliseconds since 1970.
         until_ms: i64,
+    },
+    /// A place is kept for it, where others are to end by themselves.
+    Reserved {
+        /// What was asked for, in words.
+        asked: String,
+        /// How many jobs are there.
+        ending: u32,
+        /// When they have ended at the latest, in milliseconds since 1970, if that is known.
+        free_ms: Option<i64>,
     },
     /// It was withdrawn and is tried again later.
     Backoff {

@@ -1,18 +1,31 @@
 //! One cycle: each waiting workload in its order is placed whole or waits.
 
+use std::collections::BTreeMap;
+
+use super::drain::{Ends, Place};
+use super::keep::{Keeper, Kept};
 use super::order::Order;
 use super::reason::{Obstacle, Reasons};
 use super::tree::{Tightest, Tree};
-use crate::model::{Admission, Plan, Snapshot, Units, Wait};
+use crate::model::{Admission, Plan, PodPlacement, Snapshot, Units, Wait, Workload};
 use crate::placement::{Cluster, Shapes};
+use crate::policy::Scorer;
 
 /// Decides what starts now, and where; and for everything else says why not.
 ///
-/// Every workload of `snapshot.waiting` is in the plan exactly once. The
-/// numbers in the reasons are those after everything in the plan has started.
+/// Every workload of `snapshot.waiting` is in the plan exactly once, either as
+/// started or as waiting. The numbers in the reasons are those after everything
+/// in the plan has started.
 pub fn plan(snapshot: &Snapshot, now_ms: i64) -> Plan {
-    let shapes = Shapes::of(snapshot);
+    plan_with(snapshot, &Scorer::new(snapshot), now_ms)
+}
+
+/// The same, where places are weighed by `scorer`, whatever the settings say: by what was learnt from the cluster's
+/// own jobs.
+pub fn plan_with(snapshot: &Snapshot, scorer: &Scorer, now_ms: i64) -> Plan {
+    let shapes = Shapes::with(snapshot, scorer.clone());
     let mut cycle = Cycle::new(snapshot, &shapes, now_ms);
+    cycle.keep_what_was_kept();
     let mut plan = Plan::default();
     let mut obstacles = Vec::new();
     let mut order = Order::of(snapshot, &cycle.tree);
@@ -30,8 +43,10 @@ pub fn plan(snapshot: &Snapshot, now_ms: i64) -> Plan {
     homeless.sort_by_key(|index| (&snapshot.waiting[*index].key, *index));
     obstacles.extend(homeless.into_iter().map(|index| (index, Obstacle::NoTenant)));
 
-    let Cycle { mut cluster, tree, .. } = cycle;
-    let mut reasons = Reasons::new(snapshot, &shapes, &mut cluster, &tree);
+    let Cycle { mut cluster, tree, keeper, .. } = cycle;
+    plan.reservations = keeper.reservations();
+    let mut reasons = Reasons::new(snapshot, &shapes, &mut cluster, &tree, &keeper);
+    reasons.look_at(&obstacles);
     let wait = |(workload, obstacle)| Wait { workload, reason: reasons.of(workload, obstacle) };
     plan.waits = obstacles.into_iter().map(wait).collect();
     plan
@@ -46,6 +61,12 @@ struct Cycle<'a> {
     tree: Tree<'a>,
     /// How many workloads of each shape are still to be decided.
     left: Vec<usize>,
+    keeper: Keeper,
+    ends: Ends<'a>,
+    /// Tenants under whose limit units are kept for somebody.
+    held_back: Vec<bool>,
+    /// By shape and by what was open: the least number of pods that did not fit into what is kept.
+    no_backfill: BTreeMap<(usize, Vec<usize>), u32>,
 }
 
 impl<'a> Cycle<'a> {
@@ -56,8 +77,66 @@ impl<'a> Cycle<'a> {
         for index in (0..snapshot.waiting.len()).filter(with_tenant) {
             left[shapes.shape_of[index]] += 1;
         }
-        let cluster = Cluster::new(snapshot, shapes, false);
-        Self { snapshot, shapes, cluster, now_ms, tree, left }
+        Self {
+            snapshot,
+            shapes,
+            cluster: Cluster::new(snapshot, shapes, false),
+            now_ms,
+            left,
+            keeper: Keeper::default(),
+            ends: Ends::of(snapshot, shapes, now_ms),
+            held_back: vec![false; tree.len()],
+            no_backfill: BTreeMap::new(),
+            tree,
+        }
+    }
+
+    /// Closes the places that were kept by the last plan, as far as that is still possible, before anybody is placed.
+    fn keep_what_was_kept(&mut self) {
+        let snapshot = self.snapshot;
+        let mut reserved: Vec<usize> = (0..snapshot.waiting.len())
+            .filter(|index| !snapshot.waiting[*index].reserved.is_empty())
+            .collect();
+        reserved.sort_by_key(|index| (snapshot.waiting[*index].queued_ms, &snapshot.waiting[*index].key));
+        for index in reserved {
+            let workload = &snapshot.waiting[index];
+            let Some(tenant) = self.tree.find(&workload.tenant) else { continue };
+            let whole = usize::try_from(workload.pods).is_ok_and(|pods| pods == workload.reserved.len());
+            let units = self.units_of(&workload.reserved);
+            let allowed = self.tree.least_limit(tenant).is_none_or(|(limit, _)| units <= limit);
+            if whole && allowed && workload.not_before_ms <= self.now_ms {
+                let place = Place { pods: workload.reserved.clone(), units };
+                self.keep(index, tenant, place);
+            }
+        }
+    }
+
+    fn units_of(&self, pods: &[PodPlacement]) -> Units {
+        let units = |device: &crate::model::DeviceIndex| {
+            let gpu = self.snapshot.gpus.get(device.gpu.0 as usize)?;
+            Some(gpu.devices.get(usize::from(device.device))?.units)
+        };
+        let devices = pods.iter().flat_map(|pod| pod.devices.iter().flatten());
+        devices.filter_map(units).fold(0, Units::saturating_add)
+    }
+
+    /// Keeps a place for a workload, if it can be there in time.
+    fn keep(&mut self, workload: usize, tenant: usize, place: Place) -> Option<usize> {
+        let shape = self.shapes.shape_of[workload];
+        let way = self.ends.in_the_way(shape, &place.pods, &self.keeper, &mut self.cluster)?;
+        let Place { pods, units } = place;
+        let kept = Kept {
+            workload,
+            tenant,
+            shape,
+            pods,
+            units,
+            free_ms: way.free_ms,
+            leaving: way.leaving,
+            ending: way.ending,
+            stands: true,
+        };
+        self.keeper.add(kept, &mut self.cluster, &mut self.tree).then(|| self.keeper.of(workload))?
     }
 
     fn decide(&mut self, index: usize, tenant: usize) -> Result<Admission, Obstacle> {
@@ -81,11 +160,50 @@ impl<'a> Cycle<'a> {
         if workload.not_before_ms > self.now_ms {
             return Err(Obstacle::Backoff { left_ms: workload.not_before_ms.saturating_sub(self.now_ms) });
         }
-        let left = self.tree.tightest(tenant).map_or(Units::MAX, |Tightest { left, .. }| left);
+        if let Some(own) = self.keeper.of(index) {
+            return self.admit_reserved(index, tenant, needs, own);
+        }
+        let blocked = match self.start(index, tenant, needs) {
+            Ok(admission) => return Ok(admission),
+            Err(blocked) => blocked,
+        };
+        if let Some(admission) = self.backfill(index, tenant, needs) {
+            return Ok(admission);
+        }
+        let waited =
+            self.now_ms.saturating_sub(workload.queued_ms) >= self.snapshot.settings.reserve_after_ms;
+        match blocked {
+            Obstacle::Quota { needs } if waited => self.hold_back(index, tenant, needs),
+            Obstacle::Room => {
+                if let Some(kept) = self.make_room(index, tenant, waited) {
+                    return Err(Obstacle::Reserved(kept));
+                }
+            }
+            _ => {}
+        }
+        Err(blocked)
+    }
+
+    /// Starts a workload now, if its tenants may hold more and there is room, besides what is kept.
+    fn start(&mut self, index: usize, tenant: usize, needs: Units) -> Result<Admission, Obstacle> {
+        let left = self.left_for_others(tenant);
+        self.start_within(left, index, tenant, needs)
+    }
+
+    /// Starts a workload now, if that is no more than `left` and there is room, besides what is kept.
+    fn start_within(
+        &mut self,
+        left: Units,
+        index: usize,
+        tenant: usize,
+        needs: Units,
+    ) -> Result<Admission, Obstacle> {
         if needs > left {
             return Err(Obstacle::Quota { needs });
         }
-        let Some(placed) = self.cluster.place(shape, workload.pods, &workload.avoid) else {
+        let workload = &self.snapshot.waiting[index];
+        let shape = self.shapes.shape_of[index];
+        let Some(placed) = self.cluster.place_workload(shape, workload) else {
             return Err(Obstacle::Room);
         };
         if placed.units > left {
@@ -96,5 +214,127 @@ impl<'a> Cycle<'a> {
         }
         self.tree.give(tenant, placed.units);
         Ok(Admission { workload: index, pods: placed.pods, units: placed.units })
+    }
+
+    fn left_for_others(&self, tenant: usize) -> Units {
+        self.tree.tightest_for_others(tenant).map_or(Units::MAX, |Tightest { left, .. }| left)
+    }
+
+    /// Starts a workload for which a place is kept: there if it is free, else wherever it fits.
+    fn admit_reserved(
+        &mut self,
+        index: usize,
+        tenant: usize,
+        needs: Units,
+        own: usize,
+    ) -> Result<Admission, Obstacle> {
+        self.keeper.open(own, &mut self.cluster, &mut self.tree);
+        let Kept { shape, units, .. } = *self.keeper.get(own);
+        let left = self.tree.tightest_besides_kept(tenant).map_or(Units::MAX, |Tightest { left, .. }| left);
+        let place = &self.keeper.get(own).pods;
+        let opened = self.keeper.open_on(place, Some(own), &mut self.cluster);
+        let placed = if units <= left { self.cluster.claim(shape, place) } else { None };
+        self.keeper.close_again(&opened, &mut self.cluster);
+        if let Some(placed) = placed {
+            self.tree.give(tenant, placed.units);
+            self.keeper.started(own, true, &mut self.cluster);
+            return Ok(Admission { workload: index, pods: placed.pods, units: placed.units });
+        }
+        let blocked = match self.start_within(left, index, tenant, needs) {
+            Ok(admission) => {
+                self.keeper.started(own, false, &mut self.cluster);
+                return Ok(admission);
+            }
+            Err(blocked) => blocked,
+        };
+        self.keeper.close(own, &mut self.cluster, &mut self.tree);
+        if let Some(admission) = self.backfill(index, tenant, needs) {
+            self.keeper.give_up(own);
+            return Ok(admission);
+        }
+        // Those who went before it may hold units for as long as they may be in the way.
+        let free = self.keeper.get(own).is_free();
+        if free && matches!(blocked, Obstacle::Quota { .. }) {
+            self.keeper.give_up(own);
+            return Err(blocked);
+        }
+        Err(Obstacle::Reserved(own))
+    }
+
+    /// Starts a workload on what is kept for others, if it has ended by the time at which they can be there.
+    fn backfill(&mut self, index: usize, tenant: usize, needs: Units) -> Option<Admission> {
+        let workload = &self.snapshot.waiting[index];
+        let end_ms = self.now_ms.saturating_add(workload.runs_ms?);
+        let outlasting = self.keeper.outlasting(end_ms);
+        if outlasting.is_empty() {
+            return None;
+        }
+        let known = (self.shapes.shape_of[index], outlasting);
+        if self.no_backfill.get(&known).is_some_and(|pods| workload.pods >= *pods) {
+            return None;
+        }
+        for at in &known.1 {
+            self.keeper.open(*at, &mut self.cluster, &mut self.tree);
+        }
+        let started = self.start(index, tenant, needs);
+        for at in &known.1 {
+            self.keeper.close(*at, &mut self.cluster, &mut self.tree);
+        }
+        if matches!(started, Err(Obstacle::Room)) && workload.topology.is_none() {
+            self.no_backfill.insert(known, workload.pods);
+        }
+        started.ok()
+    }
+
+    /// Makes room for a workload that has none: keeps a place that becomes free, so that it starts there.
+    fn make_room(&mut self, index: usize, tenant: usize, waited: bool) -> Option<usize> {
+        if let Some(kept) = self.keep_what_becomes_free(index, tenant, true) {
+            return Some(kept);
+        }
+        let drains = u32::try_from(self.keeper.drains()).unwrap_or(u32::MAX);
+        if waited && drains < self.snapshot.settings.reservations {
+            return self.keep_what_becomes_free(index, tenant, false);
+        }
+        None
+    }
+
+    fn keep_what_becomes_free(&mut self, index: usize, tenant: usize, leaving_only: bool) -> Option<usize> {
+        let workload: &Workload = &self.snapshot.waiting[index];
+        let shape = self.shapes.shape_of[index];
+        let place = self.ends.place(workload, shape, leaving_only, &mut self.cluster)?;
+        if place.units > self.left_for_others(tenant) {
+            return None;
+        }
+        self.keep(index, tenant, place)
+    }
+
+    /// Keeps what becomes free under the limits of its tenants for a workload that needs more than there is, unless
+    /// that is done for somebody there already.
+    fn hold_back(&mut self, index: usize, tenant: usize, needs: Units) {
+        let short = |at: &usize| {
+            let limit = self.tree.tenant(*at).limit.unwrap_or(Units::MAX);
+            self.tree.held(*at).saturating_add(needs) > limit
+        };
+        let short: Vec<usize> = self.tree.path(tenant).filter(short).collect();
+        if short.is_empty() || short.iter().any(|at| self.held_back[*at]) {
+            return;
+        }
+        for at in short {
+            self.held_back[at] = true;
+        }
+        let free_ms = self.ends.below_limits_ms(tenant, needs, &self.tree);
+        let shape = self.shapes.shape_of[index];
+        let kept = Kept {
+            workload: index,
+            tenant,
+            shape,
+            pods: Vec::new(),
+            units: needs,
+            free_ms,
+            leaving: 0,
+            ending: 0,
+            stands: true,
+        };
+        self.keeper.add(kept, &mut self.cluster, &mut self.tree);
     }
 }

@@ -10,13 +10,15 @@
 //! and those behind it may still go.
 
 mod cycle;
+mod drain;
+mod keep;
 mod order;
 mod reason;
 pub(crate) mod tree;
 mod usage;
 mod words;
 
-pub use cycle::plan;
+pub use cycle::{plan, plan_with};
 pub use usage::Usage;
 pub use words::gpus;
 

@@ -1,5 +1,8 @@
 //! Why a workload waits, with the numbers as they are once the plan has started.
 
+use std::collections::BTreeSet;
+
+use super::keep::{Keeper, Kept};
 use super::tree::{Tightest, Tree};
 use super::words::{asked, kinds};
 use crate::model::{Snapshot, Units, WaitReason, Workload};
@@ -10,10 +13,20 @@ use crate::placement::{Cluster, Shapes, Survey};
 pub(super) enum Obstacle {
     NoTenant,
     NoSuchDevice,
-    AboveLimit { needs: Units, limit: Units, tenant: usize },
-    Backoff { left_ms: i64 },
-    Quota { needs: Units },
+    AboveLimit {
+        needs: Units,
+        limit: Units,
+        tenant: usize,
+    },
+    Backoff {
+        left_ms: i64,
+    },
+    Quota {
+        needs: Units,
+    },
     Room,
+    /// This is kept for it.
+    Reserved(usize),
 }
 
 /// Finds reasons at the end of a cycle; the same shape is looked at once.
@@ -22,9 +35,12 @@ pub(super) struct Reasons<'a, 'c> {
     shapes: &'a Shapes<'a>,
     cluster: &'c mut Cluster<'a>,
     tree: &'c Tree<'a>,
+    keeper: &'c Keeper,
     /// The cluster as if nothing ran, once it is asked for.
     emptied: Option<Cluster<'a>>,
     now: Vec<Option<Survey>>,
+    /// Pods that would fit if nothing were kept for others.
+    with_kept: Vec<Option<u64>>,
     ever: Vec<Option<Survey>>,
     kinds: Option<Vec<String>>,
 }
@@ -35,10 +51,27 @@ impl<'a, 'c> Reasons<'a, 'c> {
         shapes: &'a Shapes<'a>,
         cluster: &'c mut Cluster<'a>,
         tree: &'c Tree<'a>,
+        keeper: &'c Keeper,
     ) -> Self {
         let unknown = vec![None; shapes.pods.len()];
         let (now, ever) = (unknown.clone(), unknown);
-        Self { snapshot, shapes, cluster, tree, emptied: None, now, ever, kinds: None }
+        let with_kept = vec![None; shapes.pods.len()];
+        Self { snapshot, shapes, cluster, tree, keeper, emptied: None, now, with_kept, ever, kinds: None }
+    }
+
+    /// Looks at what is free, with and without what is kept, for everything that has no room.
+    pub fn look_at(&mut self, obstacles: &[(usize, Obstacle)]) {
+        let no_room = obstacles.iter().filter(|(_, obstacle)| matches!(obstacle, Obstacle::Room));
+        let shapes: BTreeSet<usize> = no_room.map(|(index, _)| self.shapes.shape_of[*index]).collect();
+        for shape in &shapes {
+            self.now[*shape] = Some(self.cluster.survey(*shape));
+        }
+        if self.keeper.has_places() {
+            self.keeper.open_all(self.cluster);
+            for shape in shapes {
+                self.with_kept[shape] = Some(self.cluster.survey(shape).pods);
+            }
+        }
     }
 
     pub fn of(&mut self, index: usize, obstacle: Obstacle) -> WaitReason {
@@ -59,9 +92,12 @@ impl<'a, 'c> Reasons<'a, 'c> {
             Obstacle::Backoff { left_ms } => WaitReason::Backoff { left_ms },
             Obstacle::Quota { needs } => self.never(workload, shape).unwrap_or_else(|| {
                 let (tenant, left) = self.left(&tenant);
-                let (left, limit) = left.unwrap_or((0, needs));
-                WaitReason::Quota { tenant, needs, left, limit }
+                match left {
+                    Some((left, limit)) if needs > left => WaitReason::Quota { tenant, needs, left, limit },
+                    _ => WaitReason::Kept { asked: asked(self.snapshot, workload) },
+                }
             }),
+            Obstacle::Reserved(at) => self.reserved(workload, self.keeper.get(at)),
             Obstacle::Room => self.never(workload, shape).unwrap_or_else(|| self.room(workload, shape)),
         }
     }
@@ -71,22 +107,37 @@ impl<'a, 'c> Reasons<'a, 'c> {
         let (snapshot, shapes) = (self.snapshot, self.shapes);
         let emptied = self.emptied.get_or_insert_with(|| Cluster::new(snapshot, shapes, true));
         let survey = self.ever[shape].get_or_insert_with(|| emptied.survey(shape));
-        (survey.pods < u64::from(workload.pods)).then(|| WaitReason::NeverFits {
+        let required = workload.topology.as_ref().filter(|topology| topology.required);
+        let fits = required.map_or(survey.pods, |topology| emptied.fit_together(shape, topology));
+        (fits < u64::from(workload.pods)).then(|| WaitReason::NeverFits {
             asked: asked(snapshot, workload),
-            empty_cluster_fits: below(survey.pods, workload.pods),
+            empty_cluster_fits: below(fits, workload.pods),
             pods: workload.pods,
             turned_away: survey.turned_away.clone(),
         })
     }
 
-    fn room(&mut self, workload: &Workload, shape: usize) -> WaitReason {
-        let (tenant, left) = self.left(&workload.tenant);
-        let cluster = &mut *self.cluster;
-        let survey = self.now[shape].get_or_insert_with(|| cluster.survey(shape));
-        let Survey { pods, pods_by_devices, nodes, .. } = *survey;
+    fn reserved(&self, workload: &Workload, kept: &Kept) -> WaitReason {
         let asked = asked(self.snapshot, workload);
+        let Kept { leaving, ending, free_ms, .. } = *kept;
+        match free_ms {
+            Some(until_ms) if ending == 0 => WaitReason::MakingRoom { asked, leaving, until_ms },
+            _ => WaitReason::Reserved { asked, ending: leaving.saturating_add(ending), free_ms },
+        }
+    }
+
+    fn room(&self, workload: &Workload, shape: usize) -> WaitReason {
+        let (tenant, left) = self.left(&workload.tenant);
+        let asked = asked(self.snapshot, workload);
+        let wanted = u64::from(workload.pods);
+        let nothing = Survey::default();
+        let survey = self.now[shape].as_ref().unwrap_or(&nothing);
+        let Survey { pods, pods_by_devices, nodes, .. } = *survey;
+        if pods < wanted && self.with_kept[shape].is_some_and(|pods| pods >= wanted) {
+            return WaitReason::Kept { asked };
+        }
         let fit = below(pods, workload.pods);
-        if pods_by_devices >= u64::from(workload.pods) {
+        if pods_by_devices >= wanted {
             return WaitReason::NoNode {
                 asked,
                 fit,

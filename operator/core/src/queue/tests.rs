@@ -1,9 +1,13 @@
 use super::*;
-use crate::model::{NodeTerm, Operator, Plan, Requirement, Snapshot, Taint, Tenant, WaitReason, Workload};
+use crate::model::{
+    Gpu, NodeTerm, Operator, Plan, Requirement, Snapshot, Taint, Tenant, WaitReason, Workload,
+};
 use crate::testing::{a30, cluster, devices, either, h100, hold, job, job_of, request, whole};
 
 mod brute_force;
 mod invariants;
+mod reserve;
+mod world;
 
 /// Keys of what starts, in order.
 fn started<'a>(snapshot: &'a Snapshot, plan: &Plan) -> Vec<&'a str> {

@@ -23,6 +23,8 @@ struct Branch<'a> {
     held: Units,
     /// What is kept for workloads that wait, of it or of tenants below it.
     kept: Units,
+    /// What is held back from others until there is enough of it for somebody.
+    held_back: Units,
     recent: UnitMs,
 }
 
@@ -48,6 +50,7 @@ impl<'a> Tree<'a> {
             below: 0,
             held: 0,
             kept: 0,
+            held_back: 0,
             recent: 0,
         };
         let tenants = snapshot.tenants.iter().map(branch).collect();
@@ -170,6 +173,16 @@ impl<'a> Tree<'a> {
         self.each_up(tenant, |branch| branch.kept = branch.kept.saturating_sub(units));
     }
 
+    /// Holds units back from others than those for whom something is kept.
+    pub fn hold_back(&mut self, tenant: usize, units: Units) {
+        self.each_up(tenant, |branch| branch.held_back = branch.held_back.saturating_add(units));
+    }
+
+    /// Undoes [`Tree::hold_back`].
+    pub fn let_go(&mut self, tenant: usize, units: Units) {
+        self.each_up(tenant, |branch| branch.held_back = branch.held_back.saturating_sub(units));
+    }
+
     /// The least limit on the way up; of equals, the nearest.
     pub fn least_limit(&self, tenant: usize) -> Option<(Units, usize)> {
         let limits = self.path(tenant).filter_map(|at| Some((self.tenants[at].tenant.limit?, at)));
@@ -178,20 +191,24 @@ impl<'a> Tree<'a> {
 
     /// Where the least is left on the way up, whatever is kept; of equals, the nearest.
     pub fn tightest(&self, tenant: usize) -> Option<Tightest> {
-        self.least_left(tenant, false)
+        self.least_left(tenant, |_| 0)
     }
 
     /// Where the least is left on the way up besides what is kept; of equals, the nearest.
-    pub fn tightest_for_others(&self, tenant: usize) -> Option<Tightest> {
-        self.least_left(tenant, true)
+    pub fn tightest_besides_kept(&self, tenant: usize) -> Option<Tightest> {
+        self.least_left(tenant, |branch| branch.kept)
     }
 
-    fn least_left(&self, tenant: usize, besides_kept: bool) -> Option<Tightest> {
+    /// Where the least is left on the way up besides what is kept or held back; of equals, the nearest.
+    pub fn tightest_for_others(&self, tenant: usize) -> Option<Tightest> {
+        self.least_left(tenant, |branch| branch.kept.saturating_add(branch.held_back))
+    }
+
+    fn least_left(&self, tenant: usize, besides: impl Fn(&Branch<'a>) -> Units) -> Option<Tightest> {
         let left = |at: usize| {
             let branch = &self.tenants[at];
             let limit = branch.tenant.limit?;
-            let kept = if besides_kept { branch.kept } else { 0 };
-            let left = limit.saturating_sub(branch.held).saturating_sub(kept);
+            let left = limit.saturating_sub(branch.held).saturating_sub(besides(branch));
             Some(Tightest { left, limit, tenant: at })
         };
         self.path(tenant).filter_map(left).min_by_key(|tightest| tightest.left)

@@ -109,6 +109,13 @@ impl fmt::Display for WaitReason {
                 let (jobs, leave) = if *leaving == 1 { ("job", "leaves") } else { ("jobs", "leave") };
                 write!(f, "needs {asked}; room is being made: {leaving} {jobs} {leave}")
             }
+            Self::Reserved { asked, ending, free_ms: _ } => {
+                let (jobs, have) = if *ending == 1 { ("job", "has") } else { ("jobs", "have") };
+                write!(
+                    f,
+                    "needs {asked}; a place is kept for it until the {ending} {jobs} there {have} ended"
+                )
+            }
             Self::Backoff { left_ms } => {
                 write!(f, "was withdrawn; is tried again in {} s", left_ms.saturating_add(999) / 1000)
             }

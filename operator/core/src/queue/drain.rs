@@ -1,0 +1,286 @@
+//! Which place becomes free soonest for a workload that finds none, who is in the
+//! way there, and until when. Whether it is kept is not decided here.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::keep::Keeper;
+use super::tree::Tree;
+use crate::model::{Movable, PodPlacement, Snapshot, Units, Workload};
+use crate::placement::{Cluster, Shapes};
+
+/// Who runs, in the order in which they are expected to end.
+#[derive(Debug)]
+pub(super) struct Ends<'a> {
+    snapshot: &'a Snapshot,
+    shapes: &'a Shapes<'a>,
+    now_ms: i64,
+    /// Those that have been asked to leave, then those whose end is known, then the others, of which those that
+    /// started last are expected to end first. Without those that are expected to run for ever.
+    order: Vec<usize>,
+    /// How many of them have been asked to leave.
+    leaving: usize,
+    /// When those who have been asked leave.
+    leaves_ms: Vec<Option<i64>>,
+    /// For each GPU, who is on it; once it is asked for.
+    by_gpu: Option<Vec<Vec<usize>>>,
+    /// For each tenant, who runs of it and of those below it, in order; once it is asked for.
+    by_tenant: Option<Vec<Vec<usize>>>,
+    /// What does not fit even when those who leave have left, or when all who end have ended: the least number of
+    /// pods of a shape. Within a cycle there is ever less room.
+    hopeless: BTreeMap<(bool, usize), u32>,
+}
+
+/// How what runs is expected to end; the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    Leaves(i64),
+    Known(i64),
+    Unknown(Reverse<i64>),
+    Never,
+}
+
+/// A place for a workload, and what its tenant would be charged for it.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub pods: Vec<PodPlacement>,
+    pub units: Units,
+}
+
+/// Who is in the way of a place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct InTheWay {
+    /// When the last of them has ended at the latest, if that is known.
+    pub free_ms: Option<i64>,
+    /// How many have been asked to leave.
+    pub leaving: u32,
+    /// How many will end by themselves.
+    pub ending: u32,
+}
+
+impl<'a> Ends<'a> {
+    pub fn of(snapshot: &'a Snapshot, shapes: &'a Shapes<'a>, now_ms: i64) -> Self {
+        let mut ends = Self {
+            snapshot,
+            shapes,
+            now_ms,
+            order: Vec::new(),
+            leaving: 0,
+            leaves_ms: snapshot.running.iter().map(|running| running.leaves_ms).collect(),
+            by_gpu: None,
+            by_tenant: None,
+            hopeless: BTreeMap::new(),
+        };
+        let mut order: Vec<usize> = (0..snapshot.running.len()).collect();
+        order.retain(|at| ends.end(*at) != End::Never);
+        order.sort_by_key(|at| (ends.end(*at), &snapshot.running[*at].key, *at));
+        ends.leaving = order.partition_point(|at| matches!(ends.end(*at), End::Leaves(_)));
+        Self { order, ..ends }
+    }
+
+    fn end(&self, running: usize) -> End {
+        let of = &self.snapshot.running[running];
+        match (self.leaves_ms[running], of.ends_ms) {
+            (Some(ms), _) => End::Leaves(ms),
+            (None, Some(ms)) => End::Known(ms),
+            // Servers run for ever.
+            (None, None) if of.movable == Movable::Replace => End::Never,
+            (None, None) => End::Unknown(Reverse(of.admitted_ms)),
+        }
+    }
+
+    /// A place for a workload that is free once some of those who leave have left, or some of those who end have
+    /// ended: as few of the first of them as will do.
+    pub fn place(
+        &mut self,
+        workload: &Workload,
+        shape: usize,
+        leaving_only: bool,
+        cluster: &mut Cluster<'a>,
+    ) -> Option<Place> {
+        let all = if leaving_only { self.leaving } else { self.order.len() };
+        let known = self.hopeless.get(&(leaving_only, shape));
+        if all == 0 || known.is_some_and(|pods| workload.pods >= *pods) {
+            return None;
+        }
+        let mut gone = 0;
+        let found = self.fewest(workload, shape, all, &mut gone, cluster);
+        for at in &self.order[..gone] {
+            cluster.restore(*at);
+        }
+        if found.is_none() && workload.topology.is_none() {
+            self.hopeless.insert((leaving_only, shape), workload.pods);
+        }
+        found
+    }
+
+    /// A place once the fewest of the first `all` are gone. Leaves `gone` of them released, and the place taken back.
+    fn fewest(
+        &self,
+        workload: &Workload,
+        shape: usize,
+        all: usize,
+        gone: &mut usize,
+        cluster: &mut Cluster<'a>,
+    ) -> Option<Place> {
+        let (mut too_few, mut enough) = (0, all);
+        let mut found = None;
+        let mut next = 1.min(all);
+        while found.is_none() || enough - too_few > 1 {
+            for at in self.order.get(*gone..next).unwrap_or_default() {
+                cluster.release(*at);
+            }
+            for at in self.order.get(next..*gone).unwrap_or_default() {
+                cluster.restore(*at);
+            }
+            *gone = next;
+            match cluster.place_workload(shape, workload) {
+                Some(placed) => {
+                    found = Some(Place { pods: placed.pods.clone(), units: placed.units });
+                    cluster.take_back(shape, placed);
+                    enough = next;
+                }
+                None if next == all => return None,
+                None => too_few = next,
+            }
+            let further =
+                if found.is_none() { too_few.saturating_mul(2) } else { usize::midpoint(too_few, enough) };
+            next = further.clamp(too_few + 1, all);
+        }
+        found
+    }
+
+    /// Who has to be gone before pods of a shape can be there: of those that can't all stay, who ends first. `None`
+    /// if they never can, because others are there, or the node does not take them (any more).
+    pub fn in_the_way(
+        &mut self,
+        shape: usize,
+        pods: &[PodPlacement],
+        keeper: &Keeper,
+        cluster: &mut Cluster<'a>,
+    ) -> Option<InTheWay> {
+        let gpus =
+            pods.iter().flat_map(|pod| pod.devices.iter().flatten()).map(|device| device.gpu.0 as usize);
+        let gpus: BTreeSet<usize> = gpus.collect();
+        let found = self.in_the_way_on(&gpus, shape, pods, keeper, cluster);
+        // If devices are not all that is short: everything on these nodes.
+        found.or_else(|| {
+            let nodes: BTreeSet<_> = pods.iter().map(|pod| pod.node).collect();
+            let of_nodes = self.snapshot.gpus.iter().enumerate().filter(|(_, gpu)| nodes.contains(&gpu.node));
+            let all: BTreeSet<usize> = of_nodes.map(|(gpu, _)| gpu).collect();
+            (all != gpus).then(|| self.in_the_way_on(&all, shape, pods, keeper, cluster)).flatten()
+        })
+    }
+
+    fn in_the_way_on(
+        &mut self,
+        gpus: &BTreeSet<usize>,
+        shape: usize,
+        pods: &[PodPlacement],
+        keeper: &Keeper,
+        cluster: &mut Cluster<'a>,
+    ) -> Option<InTheWay> {
+        let snapshot = self.snapshot;
+        let by_gpu = self.by_gpu.get_or_insert_with(|| by_gpu(snapshot));
+        let there: BTreeSet<usize> =
+            gpus.iter().filter_map(|gpu| by_gpu.get(*gpu)).flatten().copied().collect();
+        for at in &there {
+            cluster.release(*at);
+        }
+        let way = cluster.claim(shape, pods).map(|claimed| {
+            let opened = keeper.open_on(pods, None, cluster);
+            let mut last_first: Vec<usize> = there.iter().copied().collect();
+            last_first.sort_by_key(|at| Reverse((self.end(*at), &snapshot.running[*at].key, *at)));
+            let mut way = InTheWay { free_ms: Some(self.now_ms), ..InTheWay::default() };
+            let mut stay = Vec::new();
+            for at in last_first {
+                let shape = self.shapes.index_of.get(snapshot.running[at].shape);
+                let place = |shape: &usize| cluster.claim(*shape, &snapshot.running[at].pods);
+                match shape.and_then(place).zip(shape) {
+                    Some((placed, shape)) => stay.push((*shape, placed)),
+                    None => way.add(self.end(at)),
+                }
+            }
+            for (shape, placed) in stay.into_iter().rev() {
+                cluster.take_back(shape, placed);
+            }
+            keeper.close_again(&opened, cluster);
+            cluster.take_back(shape, claimed);
+            way
+        });
+        for at in &there {
+            cluster.restore(*at);
+        }
+        way
+    }
+
+    /// When a workload of `tenant` that needs so much comes below all limits at the latest, as far as that is known.
+    pub fn below_limits_ms(&mut self, tenant: usize, needs: Units, tree: &Tree<'a>) -> Option<i64> {
+        let by_tenant = self.by_tenant.take().unwrap_or_else(|| self.by_tenant(tree));
+        let last_ms = self.last_below_limits_ms(tenant, needs, tree, &by_tenant);
+        self.by_tenant = Some(by_tenant);
+        last_ms
+    }
+
+    fn last_below_limits_ms(
+        &self,
+        tenant: usize,
+        needs: Units,
+        tree: &Tree<'a>,
+        by_tenant: &[Vec<usize>],
+    ) -> Option<i64> {
+        let mut last_ms = self.now_ms;
+        for above in tree.path(tenant) {
+            let Some(limit) = tree.tenant(above).limit else { continue };
+            let mut short = tree.held(above).saturating_add(needs).saturating_sub(limit);
+            let mut ends = by_tenant[above].iter();
+            while short > 0 {
+                let at = *ends.next()?;
+                last_ms = last_ms.max(self.end(at).at_ms()?);
+                short = short.saturating_sub(self.snapshot.running[at].units);
+            }
+        }
+        Some(last_ms)
+    }
+
+    fn by_tenant(&self, tree: &Tree<'a>) -> Vec<Vec<usize>> {
+        let mut by_tenant = vec![Vec::new(); tree.len()];
+        for at in &self.order {
+            if let Some(tenant) = tree.find(&self.snapshot.running[*at].tenant) {
+                tree.path(tenant).for_each(|above| by_tenant[above].push(*at));
+            }
+        }
+        by_tenant
+    }
+}
+
+impl InTheWay {
+    fn add(&mut self, end: End) {
+        match end {
+            End::Leaves(_) => self.leaving += 1,
+            _ => self.ending += 1,
+        }
+        self.free_ms = self.free_ms.zip(end.at_ms()).map(|(one, other)| one.max(other));
+    }
+}
+
+impl End {
+    fn at_ms(self) -> Option<i64> {
+        match self {
+            Self::Leaves(ms) | Self::Known(ms) => Some(ms),
+            Self::Unknown(_) | Self::Never => None,
+        }
+    }
+}
+
+fn by_gpu(snapshot: &Snapshot) -> Vec<Vec<usize>> {
+    let mut by_gpu = vec![Vec::new(); snapshot.gpus.len()];
+    for (running, at) in snapshot.running.iter().zip(0..) {
+        for device in running.pods.iter().flat_map(|pod| pod.devices.iter().flatten()) {
+            if let Some(there) = by_gpu.get_mut(device.gpu.0 as usize) {
+                there.push(at);
+            }
+        }
+    }
+    by_gpu
+}
