@@ -65,6 +65,7 @@ pub struct InferenceJobSpec {
     /// Whether replicas may be stopped for others: by a tenant that takes its guarantee back, or by a job of its own
     /// tenant with a higher priority. Those that may not are started only within what the tenant is guaranteed.
     #[serde(default = "default_preemptible")]
+    #[x_kube(validation = ("self == oldSelf", "preemptible cannot be changed after creation: make a new job"))]
     pub preemptible: bool,
     /// Whether a replica may be moved, to make room by shape for others.
     #[serde(default, rename = "move")]

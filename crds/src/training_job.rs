@@ -76,6 +76,7 @@ pub struct TrainingJobSpec {
     /// Whether the job may be stopped for others: by a tenant that takes its guarantee back, or by a job of its own
     /// tenant with a higher priority. One that may not is started only within what its tenant is guaranteed.
     #[serde(default = "default_preemptible")]
+    #[x_kube(validation = ("self == oldSelf", "preemptible cannot be changed after creation: make a new job"))]
     pub preemptible: bool,
     /// Whether the job may be stopped and started elsewhere, to make room by shape for others. By default `Restart` if
     /// `checkpoint.intervalSeconds` is given, and `Never` otherwise.

@@ -12,6 +12,7 @@ mod client;
 mod engine;
 mod http;
 mod jobs;
+mod learner;
 mod lease;
 mod metrics;
 mod quantity;

@@ -1,8 +1,7 @@
 //! The operator's metrics, and the only place that knows the library.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::engine::Failure;
@@ -36,8 +35,8 @@ pub struct Metrics {
     pub placement: IntGaugeVec,
     /// Whether a simple rule decides because it would have placed more.
     pub fell_back: IntGauge,
-    /// How often better values were learnt.
-    pub learnt: IntCounter,
+    /// How often better values were learnt since the cards are what they are.
+    pub learnt: IntGauge,
 }
 
 impl Metrics {
@@ -64,11 +63,6 @@ impl Metrics {
             registry.register(Box::new(gauge.clone()))?;
             Ok(gauge)
         };
-        let learnt = IntCounter::new(
-            "vingt_placement_learnt_total",
-            "How often better values of places were learnt.",
-        )?;
-        registry.register(Box::new(learnt.clone()))?;
         let buckets = vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
         let cycle = HistogramOpts::new("vingt_operator_cycle_seconds", "How long one planning cycle takes.");
         let cycle_seconds = Histogram::with_opts(cycle.buckets(buckets))?;
@@ -101,7 +95,10 @@ impl Metrics {
                 "vingt_placement_fell_back",
                 "Whether a simple rule decides because it would have placed more.",
             )?,
-            learnt,
+            learnt: gauge(
+                "vingt_placement_learnt",
+                "How often better values of places were learnt since the cards are what they are.",
+            )?,
             registry,
         })
     }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::RunArgs;
 use crate::client::connect;
 use crate::engine::{Engine, Setup, TIME_LIMIT, Writer};
-use crate::http::{self, Health};
+use crate::http::{self, Health, Snapshots};
 use crate::lease::Candidate;
 use crate::metrics::Metrics;
 use crate::settings;
@@ -20,7 +20,14 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let metrics = Metrics::new().context("metrics")?;
     let settings = settings::follow(args.settings, metrics.clone(), stop.clone())?;
     let health = Health::default();
-    let server = tokio::spawn(http::serve(args.http_address, health.clone(), metrics.clone(), stop.clone()));
+    let snapshots = Snapshots::default();
+    let server = tokio::spawn(http::serve(
+        args.http_address,
+        health.clone(),
+        metrics.clone(),
+        snapshots.clone(),
+        stop.clone(),
+    ));
     stop_on_signals(&stop)?;
 
     let client = connect().await?;
@@ -57,6 +64,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         namespace: args.namespace,
         identity,
         metrics: metrics.clone(),
+        snapshots,
         settings,
         synced: Box::new(move || {
             tracing::info!("all kinds are listed");

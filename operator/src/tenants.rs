@@ -7,7 +7,7 @@ use vingt_core::model::{self, UNITS_PER_GPU};
 use vingt_crds::{Tenant, names};
 
 use crate::quantity::Amount;
-use crate::world::{Namespace, World};
+use crate::world::{Key, Namespace, World};
 
 /// Namespaces that are nobody's: what runs there keeps the cluster running.
 const RESERVED: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
@@ -86,9 +86,30 @@ pub fn limits(world: &World) -> BTreeMap<String, model::Tenant> {
         guaranteed: tenant.spec.guaranteed_gpus.as_ref().map_or(0, |quantity| units(quantity).unwrap_or(0)),
         // A limit that does not parse lets nothing through rather than everything.
         limit: tenant.spec.limit_gpus.as_ref().map(|quantity| units(quantity).unwrap_or(0)),
+        parent: tenant.spec.parent.clone(),
+        weight: tenant.spec.weight,
         ..model::Tenant::default()
     };
     world.tenants.iter().map(|(key, object)| (key.name.clone(), tenant(object))).collect()
+}
+
+/// Why the parent of a tenant counts as none, if it does.
+pub fn wrong_parent(name: &str, world: &World) -> Option<String> {
+    let parent_of = |name: &str| world.tenants.get(&Key::new("", name))?.spec.parent.clone();
+    let parent = parent_of(name)?;
+    let mut above = parent.clone();
+    let mut seen = BTreeSet::from([name.to_owned()]);
+    loop {
+        if world.tenants.get(&Key::new("", &above)).is_none() {
+            let whose = if above == parent { "spec.parent".to_owned() } else { "above it".to_owned() };
+            return Some(format!("{whose}: there is no Tenant {above}"));
+        }
+        if !seen.insert(above.clone()) {
+            return (above == name)
+                .then(|| format!("spec.parent: the tenant is above itself, through {parent}"));
+        }
+        above = parent_of(&above)?;
+    }
 }
 
 fn age(tenant: &Tenant) -> i64 {
@@ -142,6 +163,32 @@ mod tests {
         assert_eq!(tenancy.refused("young"), ["namespace a is already tenant old's"]);
         let reserved = tenancy.refused("old");
         assert_eq!(reserved.len(), 2, "kube-system and the operator's own: {reserved:?}");
+    }
+
+    #[test]
+    fn a_parent_must_be_there_and_not_below() {
+        let mut world = World::default();
+        let tenant = |name: &str, parent: Option<&str>| {
+            json!({"apiVersion": "vingt.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": name, "resourceVersion": "1"},
+                "spec": {"namespaces": {"names": [name]}, "parent": parent, "weight": 3}})
+        };
+        list::<Tenant>(
+            &mut world,
+            [
+                tenant("a", Some("b")),
+                tenant("b", Some("c")),
+                tenant("c", Some("b")),
+                tenant("d", None),
+                tenant("e", Some("d")),
+                tenant("f", Some("gone")),
+            ],
+        );
+        let wrong = |name: &str| wrong_parent(name, &world);
+        assert_eq!((wrong("d"), wrong("e"), wrong("a")), (None, None, None), "the loop is not a's fault");
+        assert_eq!(wrong("b").unwrap(), "spec.parent: the tenant is above itself, through c");
+        assert_eq!(wrong("f").unwrap(), "spec.parent: there is no Tenant gone");
+        assert_eq!(limits(&world)["e"].parent.as_deref(), Some("d"));
+        assert_eq!(limits(&world)["e"].weight, 3);
     }
 
     #[test]

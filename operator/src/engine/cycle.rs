@@ -35,9 +35,13 @@ impl Engine {
         self.recall_places(&mut picture, &members);
         picture.snapshot.settings = self.settings.borrow().settings.clone();
         picture.snapshot.moves_left = self.moves.left();
-        let plan = vingt_core::plan(&picture.snapshot, now_ms);
+        let half_life_ms = picture.snapshot.settings.half_life_ms;
+        self.recall_past(&mut picture.snapshot.tenants, half_life_ms, now_ms);
+        let plan = self.plan(&picture, now_ms);
+        self.snapshots.offer(&picture.snapshot, now_ms);
         self.count(&picture, &plan);
         self.remember_places(&picture.snapshot, &plan);
+        self.remember_served(&picture.snapshot, &plan, now_ms);
         self.waiting = plan.waits.len();
         let mut reasons = reasons(&picture, &plan);
 
@@ -66,6 +70,21 @@ impl Engine {
         self.follow_moves(&members, now_ms);
         let waiting = waiting(&tenancy, &reasons);
         self.tell_tenants(&tenancy, &snapshot.tenants, &waiting, now);
+    }
+
+    /// Has the core plan, by what was learnt if that is known.
+    fn plan(&mut self, picture: &Picture, now_ms: i64) -> Plan {
+        let snapshot = &picture.snapshot;
+        self.learner.look(snapshot, self.world.slices.changes(), now_ms);
+        let known = self.learner.known();
+        self.metrics.placement.reset();
+        let policy = format!("{:?}", snapshot.settings.placement);
+        self.metrics.placement.with_label_values(&[&policy]).set(1);
+        self.metrics.fell_back.set(known.as_ref().map_or(0, |known| i64::from(known.fell_back)));
+        self.metrics
+            .learnt
+            .set(known.as_ref().map_or(0, |known| i64::try_from(known.learnt).unwrap_or(i64::MAX)));
+        vingt_core::plan(snapshot, now_ms)
     }
 
     fn count(&self, picture: &Picture, plan: &Plan) {

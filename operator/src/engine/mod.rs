@@ -13,6 +13,7 @@ mod events;
 mod evict;
 mod gangs;
 mod moves;
+mod past;
 mod pods;
 mod queue;
 mod running;
@@ -37,6 +38,8 @@ pub use api::{Failure, TIME_LIMIT, Writer};
 
 use vingt_core::model::PodShape;
 
+use crate::learner::Learner;
+use crate::http::Snapshots;
 use crate::metrics::Metrics;
 use crate::settings::Loaded;
 use crate::snapshot::layout::Layout;
@@ -44,6 +47,7 @@ use crate::snapshot::occupancy::Pending;
 use crate::world::{Change, View, World};
 use events::{Announcement, Events};
 use moves::Moves;
+use past::Past;
 use running::{Asked, Place};
 
 /// How long changes are gathered before a cycle: many come at once.
@@ -73,6 +77,8 @@ pub struct Setup {
     pub identity: String,
     /// Metrics.
     pub metrics: Metrics,
+    /// Who wants to see what is decided from.
+    pub snapshots: Snapshots,
     /// How decisions are to be made.
     pub settings: watch::Receiver<Loaded>,
     /// Called once all kinds are listed.
@@ -88,6 +94,7 @@ pub struct Engine {
     namespace: String,
     identity: String,
     metrics: Metrics,
+    snapshots: Snapshots,
     events: Events,
     synced: Option<Box<dyn FnOnce() + Send>>,
     /// Decisions being written, by workload.
@@ -124,6 +131,10 @@ pub struct Engine {
     kept: BTreeMap<String, Vec<Place>>,
     /// What is remembered of moves.
     moves: Moves,
+    /// What is known of the past of the tenants.
+    past: BTreeMap<String, Past>,
+    /// Who learns which places are best.
+    learner: Learner,
 }
 
 /// What the API server says of a job's objects.
@@ -167,6 +178,7 @@ impl Engine {
             changes: setup.changes,
             namespace: setup.namespace,
             metrics: setup.metrics,
+            snapshots: setup.snapshots,
             synced: Some(setup.synced),
             pending: BTreeMap::new(),
             busy: BTreeSet::new(),
@@ -185,6 +197,8 @@ impl Engine {
             asked: BTreeMap::new(),
             kept: BTreeMap::new(),
             moves: Moves::default(),
+            past: BTreeMap::new(),
+            learner: Learner::default(),
         }
     }
 

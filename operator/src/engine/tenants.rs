@@ -15,7 +15,7 @@ use super::api::{Failure, Target};
 use super::pods::one;
 use super::{Engine, foreign};
 use crate::jobs::status::short_list;
-use crate::tenants::Tenancy;
+use crate::tenants::{Tenancy, wrong_parent};
 use crate::world::{Key, Namespace, Owned, TemplateKind};
 
 /// Annotation on a ready-made claim template: the class it is for.
@@ -97,8 +97,13 @@ impl Engine {
         let tenants: Vec<_> =
             self.world.tenants.iter().map(|(key, tenant)| (key.clone(), tenant.clone())).collect();
         for (key, tenant) in tenants {
-            let used = held.get(&key.name).map_or(0, |tenant| tenant.used);
-            let new = status(&tenant, tenancy, used, waiting.get(&key.name).copied().unwrap_or(0), now);
+            let held = held.get(&key.name).cloned().unwrap_or_default();
+            let wrong = wrong_parent(&key.name, &self.world);
+            let mut new =
+                status(&tenant, tenancy, &held, waiting.get(&key.name).copied().unwrap_or(0), wrong, now);
+            if let Some(past) = self.past.get(&key.name) {
+                past.tell(&mut new, now);
+            }
             let old = tenant.status.clone().unwrap_or_default();
             if new == old {
                 continue;
@@ -135,19 +140,28 @@ fn template(key: &Key, class: &str) -> Value {
     })
 }
 
-fn status(tenant: &Tenant, tenancy: &Tenancy, used: u64, waiting: u32, now: Timestamp) -> TenantStatus {
+fn status(
+    tenant: &Tenant,
+    tenancy: &Tenancy,
+    held: &model::Tenant,
+    waiting: u32,
+    wrong_parent: Option<String>,
+    now: Timestamp,
+) -> TenantStatus {
+    let used = held.used;
     let name = tenant.metadata.name.as_deref().unwrap_or_default();
     let mut status = tenant.status.clone().unwrap_or_default();
     status.namespaces = short_list(tenancy.namespaces(name));
     status.used = gpus(used);
     status.used_units = used;
+    status.borrowed = gpus(used.saturating_sub(held.guaranteed));
     status.waiting = waiting;
     status.observed_generation = tenant.metadata.generation;
     let refused = tenancy.refused(name);
-    let (ready, reason, message) = if refused.is_empty() {
-        (true, "Ready", "its namespaces are labelled and have the claim templates".to_owned())
-    } else {
-        (false, "NamespaceRefused", refused.join("; "))
+    let (ready, reason, message) = match wrong_parent {
+        _ if !refused.is_empty() => (false, "NamespaceRefused", refused.join("; ")),
+        Some(wrong) => (false, "WrongParent", format!("{wrong}; it counts as a tenant without a parent")),
+        None => (true, "Ready", "its namespaces are labelled and have the claim templates".to_owned()),
     };
     let generation = tenant.metadata.generation;
     set_condition(&mut status.conditions, ConditionType::Ready, ready, reason, &message, generation, now);

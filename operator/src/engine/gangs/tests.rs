@@ -18,6 +18,7 @@ fn engine() -> Engine {
         namespace: "vingt".into(),
         identity: "test".into(),
         metrics,
+        snapshots: crate::http::Snapshots::default(),
         settings: tokio::sync::watch::channel(Loaded::default()).1,
         synced: Box::new(|| {}),
     })
