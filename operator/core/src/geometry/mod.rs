@@ -47,6 +47,8 @@ pub(crate) struct Fleet {
     states: Vec<State>,
     /// The card of the last GPU that was looked at: the next is often the same.
     last: usize,
+    /// By the numbers that others give cards, the card.
+    numbers: Vec<Option<usize>>,
 }
 
 /// A sort of GPU: what equal GPUs have in common.
@@ -57,6 +59,8 @@ struct Card {
     /// Its number among those whose states the policy knows.
     in_space: Option<usize>,
     known: HashMap<(Option<u64>, Vec<u64>), StateId>,
+    /// The state in which nothing is in use, once it was asked for.
+    whole: Option<StateId>,
 }
 
 /// A device of a card.
@@ -103,9 +107,24 @@ impl Fleet {
     /// The state of `gpu` as it is, or as if nothing were held on it.
     pub fn state_of(&mut self, gpu: &Gpu, emptied: bool) -> StateId {
         let card = self.card_of(gpu);
+        self.state_on(card, gpu, emptied)
+    }
+
+    /// The same for a GPU of which is known that it is [`alike`] all that were told by the same `number`.
+    pub fn state_of_known(&mut self, number: usize, gpu: &Gpu, emptied: bool) -> StateId {
+        let card = self.known_card(number, gpu);
+        self.state_on(card, gpu, emptied)
+    }
+
+    fn state_on(&mut self, card: usize, gpu: &Gpu, emptied: bool) -> StateId {
+        if emptied && let Some(whole) = self.cards[card].whole {
+            return whole;
+        }
         let mut used = vec![0; gpu.capacity.len()];
         if emptied {
-            return self.enter(card, Some(0), used);
+            let whole = self.enter(card, Some(0), used);
+            self.cards[card].whole = Some(whole);
+            return whole;
         }
         for (slot, held) in used.iter_mut().zip(&gpu.used) {
             *slot = *held;
@@ -117,12 +136,13 @@ impl Fleet {
         self.enter(card, devices, used)
     }
 
-    /// The state of `gpu` if `now` is held and kept on it, beside what others than vingt hold.
+    /// The state of `gpu` if `now` is held and kept on it, beside what others than vingt hold; `number` as in
+    /// [`Fleet::state_of_known`].
     ///
     /// Where what is kept is not free yet, the state leaves just the room that there is both now and once what is
     /// in its way has left and what is kept is in use.
-    pub fn state_with(&mut self, gpu: &Gpu, now: Held) -> StateId {
-        let index = self.card_of(gpu);
+    pub fn state_with(&mut self, number: usize, gpu: &Gpu, now: Held) -> StateId {
+        let index = self.known_card(number, gpu);
         let card = &self.cards[index];
         let mut used: Vec<i128> =
             (0..gpu.capacity.len()).map(|i| gpu.used.get(i).copied().unwrap_or(0).into()).collect();
@@ -218,6 +238,18 @@ impl Fleet {
         &self.states[id.0 as usize]
     }
 
+    fn known_card(&mut self, number: usize, gpu: &Gpu) -> usize {
+        if let Some(Some(card)) = self.numbers.get(number) {
+            return *card;
+        }
+        let card = self.card_of(gpu);
+        if self.numbers.len() <= number {
+            self.numbers.resize(number + 1, None);
+        }
+        self.numbers[number] = Some(card);
+        card
+    }
+
     fn card_of(&mut self, gpu: &Gpu) -> usize {
         let known = self.cards.get(self.last).is_some_and(|card| card.is_of(gpu)).then_some(self.last);
         let known = known.or_else(|| self.cards.iter().position(|card| card.is_of(gpu)));
@@ -227,7 +259,7 @@ impl Fleet {
             let in_space = self.scorer.as_ref().and_then(|scorer| scorer.card_of(gpu));
             let devices = looked_at(gpu).map(part).collect();
             let known = HashMap::new();
-            self.cards.push(Card { capacity: gpu.capacity.clone(), devices, in_space, known });
+            self.cards.push(Card { capacity: gpu.capacity.clone(), devices, in_space, known, whole: None });
             self.cards.len() - 1
         });
         self.last
@@ -366,6 +398,15 @@ pub(crate) fn devices_in(mut mask: u64) -> impl Iterator<Item = u8> {
         mask &= mask.wrapping_sub(1);
         u8::try_from(device).ok().filter(|device| usize::from(*device) < MAX_DEVICES)
     })
+}
+
+/// Whether two GPUs are of one sort, whatever their devices are called.
+pub(crate) fn alike(a: &Gpu, b: &Gpu) -> bool {
+    let same =
+        |(a, b): (&Device, &Device)| a.units == b.units && a.consumes == b.consumes && a.kind == b.kind;
+    a.capacity == b.capacity
+        && a.devices.len() == b.devices.len()
+        && a.devices.iter().zip(&b.devices).all(same)
 }
 
 /// The devices of a GPU that take part in decisions.

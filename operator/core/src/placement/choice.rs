@@ -6,12 +6,10 @@ use std::collections::BTreeSet;
 
 use super::cluster::{Cluster, Placed};
 use super::groups::GroupId;
+use super::nodes::LOOKS;
 use crate::geometry::Pick;
 use crate::model::{DeviceIndex, GpuIndex, NodeIndex, PlacementPolicy, PodPlacement, Workload};
 use crate::states::GpuSet;
-
-/// GPUs of nearly equal cost that are compared for balance, once patience is gone.
-const LOOKS: u32 = 16;
 
 /// What is known of a shape from looking for places for it.
 #[derive(Debug)]
@@ -90,18 +88,24 @@ impl Cluster<'_> {
         if all {
             return Some(placed);
         }
-        self.take_back(shape, placed);
+        self.take_back_at_once(shape, placed);
         if allowed.is_none() {
-            // Taken back is as before: what did not fit before does not fit now.
-            let after = self.given.len();
-            for sought in self.sought.iter_mut().flatten() {
-                if let Some((_, given)) = &mut sought.failed {
-                    *given = if *given == now { after } else { *given };
-                }
-            }
-            self.know_sought(shape).failed = Some((pods, after));
+            let given = self.given.len();
+            self.know_sought(shape).failed = Some((pods, given));
         }
         None
+    }
+
+    /// Takes back what was just placed, after which all is as before: what did not fit then does not fit now.
+    pub(super) fn take_back_at_once(&mut self, shape: usize, placed: Placed) {
+        let before = self.given.len();
+        self.take_back(shape, placed);
+        let after = self.given.len();
+        let together = self.together.values_mut().map(|together| &mut together.failed);
+        let sought = self.sought.iter_mut().flatten().map(|sought| &mut sought.failed);
+        for (_, given) in sought.chain(together).flatten() {
+            *given = if *given == before { after } else { *given };
+        }
     }
 
     fn place_one(
@@ -173,20 +177,17 @@ impl Cluster<'_> {
 
     /// The best device on a GPU in `within`; GPUs of nodes that have too little of anything else are taken out of it.
     fn find_within(&mut self, shape: usize, within: &mut GpuSet) -> Option<Found> {
-        let order = std::mem::take(&mut self.views[self.shapes.demand_of[shape]].order);
+        let views = &mut self.views[self.shapes.demand_of[shape]];
+        let (order, start) = (std::mem::take(&mut views.order), views.start);
         let policy = self.shapes.scorer.policy();
         let weighed = !matches!(policy, PlacementPolicy::FirstFit | PlacementPolicy::Spread);
         let mut looking = Looking { first: None, makeshift: None, looked: 0, weighed };
         let mut found = None;
-        let mut rest = order.as_slice();
+        let mut rest = &order[start..];
         while let Some((pick, _)) = rest.first() {
-            let equals = rest.iter().take_while(|(other, _)| value(other) == value(pick)).count();
+            let equals = rest.iter().take_while(|(other, _)| same_value(other, pick)).count();
             let (run, others) = rest.split_at(equals);
             rest = others;
-            let present = run.iter().any(|(_, id)| self.groups.get(*id).levels != 0);
-            if !present {
-                continue;
-            }
             if looking.first.is_some_and(|first| !near(pick, &first)) && looking.makeshift.is_some() {
                 break;
             }
@@ -265,9 +266,10 @@ impl Cluster<'_> {
     }
 }
 
-/// How good a choice is, whichever device of the GPU it is.
-fn value(pick: &Pick) -> Pick {
-    Pick { device: 0, ..*pick }
+/// Whether one choice is as good as the other, whichever device of the GPU it is.
+fn same_value(a: &Pick, b: &Pick) -> bool {
+    let value = |pick: &Pick| (pick.cost, pick.loss, pick.room, pick.size, pick.known);
+    value(a) == value(b)
 }
 
 /// Whether the difference to a better choice is so small that other things count more.
@@ -276,3 +278,6 @@ fn near(pick: &Pick, better: &Pick) -> bool {
     let of = |pick: &Pick| Fitness::of(std::iter::once(pick));
     of(pick).is_near(&of(better))
 }
+
+#[cfg(test)]
+mod tests;

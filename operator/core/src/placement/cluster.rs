@@ -11,7 +11,7 @@ use super::filter::Objection;
 use super::groups::{GroupId, Groups, LEVELS, Sort};
 use super::nodes::{Candidates, Offers, Views};
 use super::room::{PARTS, Room, part};
-use super::topology::Domains;
+use super::topology::{Domains, Together};
 use crate::geometry::{Fleet, Held, MAX_DEVICES, StateId, looked_at};
 use crate::model::{DeviceIndex, Gpu, NodeIndex, PlacementPolicy, PodPlacement, Snapshot, Units};
 
@@ -39,6 +39,8 @@ pub(crate) struct Cluster<'a> {
     /// For the first shape of each rule, what speaks against each node.
     pub(super) objections: Vec<Option<Vec<Option<Objection<'a>>>>>,
     pub(super) domains: BTreeMap<String, Rc<Domains>>,
+    /// What is known of pods of a shape in domains of a label.
+    pub(super) together: BTreeMap<(usize, String), Together>,
     /// Nodes that may still be compared for balance in this cycle, beyond a few for each pod.
     pub(super) patience: u32,
 }
@@ -94,6 +96,7 @@ impl<'a> Cluster<'a> {
             sought: shapes.pods.iter().map(|_| None).collect(),
             objections: vec![None; shapes.pods.len()],
             domains: BTreeMap::new(),
+            together: BTreeMap::new(),
             patience: PATIENCE,
         };
         for (index, gpu) in (0..).zip(&snapshot.gpus) {
@@ -111,7 +114,7 @@ impl<'a> Cluster<'a> {
         let masks = self.snapshot.device_sets.iter();
         let masks = masks.map(|set| set.0.get(index as usize).copied().unwrap_or(0) & open);
         let sort = self.groups.sort(Sort { masks: masks.collect(), open });
-        let state = self.fleet.state_of(gpu, self.emptied);
+        let state = self.fleet.state_of_known(self.shapes.card_of[index as usize], gpu, self.emptied);
         let group = self.groups.find(sort, state);
         let held = if self.emptied { Held::default() } else { Held { held: gpu.held, kept: 0 } };
         self.gpus.push(GpuNow { state, group, node: gpu.node.0, held });
@@ -177,7 +180,8 @@ impl<'a> Cluster<'a> {
         let state = if held && now.held.kept == 0 {
             self.fleet.take(now.state, device)
         } else {
-            self.fleet.state_with(&self.snapshot.gpus[gpu as usize], now.held)
+            let held = now.held;
+            self.state_with(gpu, held)
         };
         self.set_state(gpu, state, held);
     }
@@ -186,8 +190,14 @@ impl<'a> Cluster<'a> {
     pub(super) fn set_kept(&mut self, gpu: u32, device: u8, kept: bool) {
         let now = &mut self.gpus[gpu as usize];
         now.held.kept ^= 1 << device;
-        let state = self.fleet.state_with(&self.snapshot.gpus[gpu as usize], now.held);
+        let held = now.held;
+        let state = self.state_with(gpu, held);
         self.set_state(gpu, state, kept);
+    }
+
+    fn state_with(&mut self, gpu: u32, held: Held) -> StateId {
+        let gpu = gpu as usize;
+        self.fleet.state_with(self.shapes.card_of[gpu], &self.snapshot.gpus[gpu], held)
     }
 
     fn set_state(&mut self, gpu: u32, state: StateId, less: bool) {
@@ -256,7 +266,7 @@ impl<'a> Cluster<'a> {
 }
 
 /// Comparisons of nodes for balance in one cycle; later pods look at a few nodes only.
-const PATIENCE: u32 = 1_000_000;
+const PATIENCE: u32 = 200_000;
 
 /// The devices of a GPU that may be given out at all.
 fn open(gpu: &Gpu, emptied: bool) -> u64 {

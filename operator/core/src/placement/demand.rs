@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::geometry::looked_at;
-use crate::model::{DeviceRequest, PodShape, Snapshot, Units};
+use crate::geometry::{alike, looked_at};
+use crate::model::{DeviceRequest, Gpu, PodShape, Snapshot, Units};
 use crate::policy::Scorer;
 
 /// The devices a pod asks for.
@@ -36,6 +36,8 @@ pub(crate) struct Item {
 pub(crate) struct Shapes<'a> {
     /// How places are weighed.
     pub scorer: Scorer,
+    /// For each GPU a number that equal ones share: those with the same devices, charged the same.
+    pub card_of: Vec<usize>,
     /// The different shapes of pods.
     pub pods: Vec<&'a PodShape>,
     /// For each shape, its demand.
@@ -58,8 +60,10 @@ impl<'a> Shapes<'a> {
 
     /// Of a snapshot, where places are weighed by `scorer`.
     pub fn with(snapshot: &'a Snapshot, scorer: Scorer) -> Self {
+        let card_of = cards(snapshot);
         let mut shapes = Self {
             scorer,
+            card_of: Vec::new(),
             pods: Vec::new(),
             demand_of: Vec::new(),
             rule_of: Vec::new(),
@@ -75,7 +79,7 @@ impl<'a> Shapes<'a> {
         for shape in &snapshot.shapes {
             let index = *known_shapes.entry(shape).or_insert_with(|| {
                 let demand = *known_demands.entry(&shape.requests).or_insert_with(|| {
-                    shapes.demands.push(demand(snapshot, &shape.requests, &mut least_of));
+                    shapes.demands.push(demand(snapshot, &card_of, &shape.requests, &mut least_of));
                     shapes.demands.len() - 1
                 });
                 let PodShape { node_terms, tolerations, pinned, .. } = shape;
@@ -94,12 +98,29 @@ impl<'a> Shapes<'a> {
             demand.pods = demand.pods.max(workload.pods);
         }
         shapes.index_of = index_of;
+        shapes.card_of = card_of;
         shapes
     }
 }
 
+/// For each GPU, the number of its card.
+fn cards(snapshot: &Snapshot) -> Vec<usize> {
+    let mut first: Vec<&Gpu> = Vec::new();
+    let mut last = 0;
+    let number = |gpu| {
+        let same = first.get(last).is_some_and(|first| alike(first, gpu)).then_some(last);
+        last = same.or_else(|| first.iter().position(|first| alike(first, gpu))).unwrap_or_else(|| {
+            first.push(gpu);
+            first.len() - 1
+        });
+        last
+    };
+    snapshot.gpus.iter().map(number).collect()
+}
+
 fn demand(
     snapshot: &Snapshot,
+    card_of: &[usize],
     requests: &[DeviceRequest],
     least_of: &mut BTreeMap<usize, Option<Units>>,
 ) -> Demand {
@@ -107,8 +128,9 @@ fn demand(
     let mut least = Some(0_u64);
     let mut unknown = None;
     for (index, request) in requests.iter().enumerate().filter(|(_, request)| request.count > 0) {
-        let units =
-            *least_of.entry(request.eligible).or_insert_with(|| least_units(snapshot, request.eligible));
+        let units = *least_of
+            .entry(request.eligible)
+            .or_insert_with(|| least_units(snapshot, card_of, request.eligible));
         if units.is_none() && unknown.is_none() {
             unknown = Some(request.label.clone());
         }
@@ -123,10 +145,19 @@ fn demand(
 }
 
 /// The least that any device of a set is charged, over all GPUs.
-fn least_units(snapshot: &Snapshot, eligible: usize) -> Option<Units> {
+fn least_units(snapshot: &Snapshot, card_of: &[usize], eligible: usize) -> Option<Units> {
     let set = snapshot.device_sets.get(eligible)?;
-    let of_gpu = |(gpu, mask): (&crate::model::Gpu, &u64)| {
+    let of_gpu = |(gpu, mask): (&Gpu, u64)| {
         looked_at(gpu).zip(0..).filter(|(_, bit)| mask & 1 << bit != 0).map(|(d, _)| d.units).min()
     };
-    snapshot.gpus.iter().zip(&set.0).filter_map(of_gpu).min()
+    let mut least = None;
+    let mut before = None;
+    for ((gpu, card), mask) in snapshot.gpus.iter().zip(card_of).zip(&set.0) {
+        // Equal neighbours bring nothing new.
+        if before.replace((card, mask)) != Some((card, mask)) {
+            let here = of_gpu((gpu, *mask));
+            least = least.into_iter().chain(here).min();
+        }
+    }
+    least
 }

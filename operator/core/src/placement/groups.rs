@@ -48,6 +48,8 @@ pub(super) struct Groups {
     known_sorts: HashMap<Sort, u32>,
     last_sort: u32,
     pub list: Vec<Group>,
+    /// Groups that had no GPU and got one, in that order.
+    pub filled: Vec<GroupId>,
     /// For each state its groups, by sort.
     of_state: Vec<Vec<(u32, GroupId)>>,
 }
@@ -61,6 +63,7 @@ impl Groups {
             known_sorts: HashMap::new(),
             last_sort: 0,
             list: Vec::new(),
+            filled: Vec::new(),
             of_state: Vec::new(),
         }
     }
@@ -110,6 +113,9 @@ impl Groups {
             group.members.resize_with(slot + 1, || None);
         }
         group.members[slot].get_or_insert_with(|| GpuSet::new(gpus)).insert(gpu as usize);
+        if group.levels == 0 {
+            self.filled.push(id);
+        }
         group.levels |= 1 << level;
     }
 

@@ -13,7 +13,7 @@ use crate::geometry::Pick;
 use crate::model::{DeviceIndex, GpuIndex, NodeIndex, PlacementPolicy, PodPlacement};
 
 /// Nodes of equal cost that are compared for balance, once patience is gone.
-const LOOKS: u32 = 16;
+pub(super) const LOOKS: u32 = 8;
 
 /// What each group offers a demand of one item, whatever else the pods need.
 #[derive(Debug, Default)]
@@ -22,6 +22,10 @@ pub(super) struct Views {
     pub of: Vec<Option<View>>,
     /// Those that offer something, best first.
     pub order: Vec<(Pick, GroupId)>,
+    /// None before this one has a GPU.
+    pub start: usize,
+    /// How many of the groups that were filled are considered in that.
+    filled: usize,
 }
 
 /// What a GPU offers.
@@ -237,11 +241,23 @@ impl Cluster<'_> {
             let mask = self.groups.sorts[group.sort as usize].masks.get(item.eligible).copied().unwrap_or(0);
             let view = self.fleet.pick(group.state, mask, item.smallest).map(|pick| {
                 let place = views.order.partition_point(|other| *other < (pick, id));
+                views.start += usize::from(place < views.start);
                 views.order.insert(place, (pick, id));
                 View { pick, most: self.fleet.most(group.state, mask, item.smallest) }
             });
             views.of.push(view);
         }
+        for id in &self.groups.filled[views.filled..] {
+            if let Some(View { pick, .. }) = views.of[id.0 as usize] {
+                let key = (pick, *id);
+                if views.order.get(views.start).is_none_or(|first| key < *first) {
+                    views.start = views.order.partition_point(|other| *other < key);
+                }
+            }
+        }
+        views.filled = self.groups.filled.len();
+        let empty = |(_, id): &&(Pick, GroupId)| self.groups.get(*id).levels == 0;
+        views.start += views.order[views.start..].iter().take_while(empty).count();
     }
 
     fn slots(&self, node: u32, items: &[Item]) -> Vec<Slot> {

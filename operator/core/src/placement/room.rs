@@ -140,6 +140,8 @@ fn amount(resources: &Resources, name: &str) -> i64 {
 
 /// How many parts of `all` are left.
 pub(super) fn part(left: i64, all: i64) -> i64 {
-    let (left, all) = (i128::from(left), i128::from(all.max(1)));
-    i64::try_from(left * i128::from(PARTS) / all).unwrap_or(PARTS)
+    match left.checked_mul(PARTS) {
+        Some(parts) => parts / all.max(1),
+        None => left / (all / PARTS).max(1),
+    }
 }

@@ -19,6 +19,15 @@ pub(super) struct Domains {
     count: usize,
 }
 
+/// What is known of pods of one shape in the domains of one label.
+#[derive(Debug, Default)]
+pub(super) struct Together {
+    /// The most that fit in one domain, when the cluster had changed so many times.
+    most: Option<(u64, usize)>,
+    /// So many did not fit, when so many nodes had been given something back.
+    pub failed: Option<(u32, usize)>,
+}
+
 impl Domains {
     fn of(snapshot: &Snapshot, label: &str) -> Self {
         let mut number = BTreeMap::new();
@@ -47,6 +56,26 @@ impl Cluster<'_> {
         avoid: &BTreeSet<u32>,
         topology: &Topology,
     ) -> Option<Placed> {
+        let key = (shape, topology.label.clone());
+        let known = self.together.get(&key).and_then(|together| together.failed);
+        if known.is_some_and(|(failed, given)| given == self.given.len() && failed <= pods) {
+            return None;
+        }
+        let placed = self.place_by_domain(shape, pods, avoid, topology);
+        if placed.is_none() {
+            let given = self.given.len();
+            self.together.entry(key).or_default().failed = Some((pods, given));
+        }
+        placed
+    }
+
+    fn place_by_domain(
+        &mut self,
+        shape: usize,
+        pods: u32,
+        avoid: &BTreeSet<u32>,
+        topology: &Topology,
+    ) -> Option<Placed> {
         let domains = self.know_domains(&topology.label);
         let fit = self.fit_by_domain(shape, &domains);
         let mut whole: Vec<(u64, usize)> = (0..domains.count)
@@ -65,7 +94,7 @@ impl Cluster<'_> {
             let allowed = domains.nodes_of(&[domain]);
             let Some(placed) = self.place_within(shape, pods, avoid, Some(&allowed)) else { continue };
             let cost = placed.fitness;
-            self.take_back(shape, placed);
+            self.take_back_at_once(shape, placed);
             if best.as_ref().is_none_or(|(least, _)| cost < *least) {
                 best = Some((cost, allowed));
             }
@@ -104,8 +133,16 @@ impl Cluster<'_> {
 
     /// How many pods of a shape fit at most that must be close to one another.
     pub fn fit_together(&mut self, shape: usize, topology: &Topology) -> u64 {
+        let key = (shape, topology.label.clone());
+        let changes = self.changes.len();
+        if let Some((most, _)) = self.together.get(&key).and_then(|t| t.most).filter(|(_, at)| *at == changes)
+        {
+            return most;
+        }
         let domains = self.know_domains(&topology.label);
-        self.fit_by_domain(shape, &domains).into_iter().max().unwrap_or(0)
+        let most = self.fit_by_domain(shape, &domains).into_iter().max().unwrap_or(0);
+        self.together.entry(key).or_default().most = Some((most, changes));
+        most
     }
 
     fn fit_by_domain(&mut self, shape: usize, domains: &Domains) -> Vec<u64> {
@@ -128,3 +165,6 @@ impl Cluster<'_> {
         domains
     }
 }
+
+#[cfg(test)]
+mod tests;
