@@ -34,4 +34,4 @@ pub use audit::{Holding, Violation, audit};
 pub use claims::{ClaimState, ClaimWrite, ClaimsStep, claims_step};
 pub use geometry::{Counter, charge};
 pub use model::{Plan, Snapshot};
-pub use queue::{Usage, gpus, plan};
+pub use queue::{Usage, gpus, plan, plan_with};
