@@ -31,6 +31,8 @@ pub struct Workload {
     pub topology: Option<Topology>,
     /// The places that were kept for it, from [`super::Reservation::pods`] of the last plan; empty if none were.
     pub reserved: Vec<PodPlacement>,
+    /// Where it was among the reservations of the last plan; those that come first were promised first.
+    pub reserved_rank: u32,
 }
 
 /// Pods that are to be close to one another: on nodes with the same value of a label.

@@ -1,12 +1,13 @@
 //! One cycle: each waiting workload in its order is placed whole or waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::drain::{Ends, Place};
 use super::keep::{Keeper, Kept};
 use super::order::Order;
 use super::reason::{Obstacle, Reasons};
 use super::tree::{Tightest, Tree};
+use super::way::Load;
 use crate::model::{Admission, Plan, PodPlacement, Snapshot, Units, Wait, Workload};
 use crate::placement::{Cluster, Shapes};
 use crate::policy::Scorer;
@@ -97,7 +98,10 @@ impl<'a> Cycle<'a> {
         let mut reserved: Vec<usize> = (0..snapshot.waiting.len())
             .filter(|index| !snapshot.waiting[*index].reserved.is_empty())
             .collect();
-        reserved.sort_by_key(|index| (snapshot.waiting[*index].queued_ms, &snapshot.waiting[*index].key));
+        reserved.sort_by_key(|index| {
+            let workload = &snapshot.waiting[*index];
+            (workload.reserved_rank, workload.queued_ms, &workload.key)
+        });
         for index in reserved {
             let workload = &snapshot.waiting[index];
             let Some(tenant) = self.tree.find(&workload.tenant) else { continue };
@@ -123,7 +127,8 @@ impl<'a> Cycle<'a> {
     /// Keeps a place for a workload, if it can be there in time.
     fn keep(&mut self, workload: usize, tenant: usize, place: Place) -> Option<usize> {
         let shape = self.shapes.shape_of[workload];
-        let way = self.ends.in_the_way(shape, &place.pods, &self.keeper, &mut self.cluster)?;
+        let load = self.ends.ground.load(self.snapshot.waiting[workload].shape, &place.pods);
+        let way = self.ends.in_the_way(workload, &place.pods, &load, &self.keeper, &mut self.cluster)?;
         let Place { pods, units } = place;
         let kept = Kept {
             workload,
@@ -131,6 +136,8 @@ impl<'a> Cycle<'a> {
             shape,
             pods,
             units,
+            load,
+            way: way.way,
             free_ms: way.free_ms,
             leaving: way.leaving,
             ending: way.ending,
@@ -176,7 +183,10 @@ impl<'a> Cycle<'a> {
             Obstacle::Quota { needs } if waited => self.hold_back(index, tenant, needs),
             Obstacle::Room => {
                 if let Some(kept) = self.make_room(index, tenant, waited) {
-                    return Err(Obstacle::Reserved(kept));
+                    // What is kept for others may hide a place where nobody is in the way.
+                    let free = self.keeper.get(kept).is_free();
+                    let waits = || Err(Obstacle::Reserved(kept));
+                    return if free { self.admit_reserved(index, tenant, needs, kept) } else { waits() };
                 }
             }
             _ => {}
@@ -213,6 +223,7 @@ impl<'a> Cycle<'a> {
             return Err(Obstacle::Quota { needs });
         }
         self.tree.give(tenant, placed.units);
+        self.ends.ground.give(workload.shape, &placed.pods);
         Ok(Admission { workload: index, pods: placed.pods, units: placed.units })
     }
 
@@ -231,12 +242,19 @@ impl<'a> Cycle<'a> {
         self.keeper.open(own, &mut self.cluster, &mut self.tree);
         let Kept { shape, units, .. } = *self.keeper.get(own);
         let left = self.tree.tightest_besides_kept(tenant).map_or(Units::MAX, |Tightest { left, .. }| left);
-        let place = &self.keeper.get(own).pods;
-        let opened = self.keeper.open_on(place, Some(own), &mut self.cluster);
-        let placed = if units <= left { self.cluster.claim(shape, place) } else { None };
-        self.keeper.close_again(&opened, &mut self.cluster);
+        // As long as somebody is in the way there, it would be in the way of others.
+        let placed = if self.keeper.get(own).is_free() && units <= left {
+            let place = &self.keeper.get(own).pods;
+            let opened = self.keeper.open_on(place, Some(own), &mut self.cluster);
+            let placed = self.cluster.claim(shape, place);
+            self.keeper.close_again(&opened, &mut self.cluster);
+            placed
+        } else {
+            None
+        };
         if let Some(placed) = placed {
             self.tree.give(tenant, placed.units);
+            self.ends.ground.give(self.snapshot.waiting[index].shape, &placed.pods);
             self.keeper.started(own, true, &mut self.cluster);
             return Ok(Admission { workload: index, pods: placed.pods, units: placed.units });
         }
@@ -330,6 +348,8 @@ impl<'a> Cycle<'a> {
             shape,
             pods: Vec::new(),
             units: needs,
+            load: Load::new(),
+            way: BTreeSet::new(),
             free_ms,
             leaving: 0,
             ending: 0,

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::keep::Keeper;
 use super::tree::Tree;
+use super::way::{Ground, Load};
 use crate::model::{Movable, PodPlacement, Snapshot, Units, Workload};
 use crate::placement::{Cluster, Shapes};
 
@@ -22,8 +23,8 @@ pub(super) struct Ends<'a> {
     leaving: usize,
     /// When those who have been asked leave.
     leaves_ms: Vec<Option<i64>>,
-    /// For each GPU, who is on it; once it is asked for.
-    by_gpu: Option<Vec<Vec<usize>>>,
+    /// What is used where.
+    pub ground: Ground<'a>,
     /// For each tenant, who runs of it and of those below it, in order; once it is asked for.
     by_tenant: Option<Vec<Vec<usize>>>,
     /// What does not fit even when those who leave have left, or when all who end have ended: the least number of
@@ -48,8 +49,10 @@ pub(super) struct Place {
 }
 
 /// Who is in the way of a place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct InTheWay {
+    /// Who that is.
+    pub way: BTreeSet<usize>,
     /// When the last of them has ended at the latest, if that is known.
     pub free_ms: Option<i64>,
     /// How many have been asked to leave.
@@ -67,7 +70,7 @@ impl<'a> Ends<'a> {
             order: Vec::new(),
             leaving: 0,
             leaves_ms: snapshot.running.iter().map(|running| running.leaves_ms).collect(),
-            by_gpu: None,
+            ground: Ground::of(snapshot),
             by_tenant: None,
             hopeless: BTreeMap::new(),
         };
@@ -79,14 +82,7 @@ impl<'a> Ends<'a> {
     }
 
     fn end(&self, running: usize) -> End {
-        let of = &self.snapshot.running[running];
-        match (self.leaves_ms[running], of.ends_ms) {
-            (Some(ms), _) => End::Leaves(ms),
-            (None, Some(ms)) => End::Known(ms),
-            // Servers run for ever.
-            (None, None) if of.movable == Movable::Replace => End::Never,
-            (None, None) => End::Unknown(Reverse(of.admitted_ms)),
-        }
+        end(self.snapshot, &self.leaves_ms, running)
     }
 
     /// A place for a workload that is free once some of those who leave have left, or some of those who end have
@@ -150,68 +146,36 @@ impl<'a> Ends<'a> {
         found
     }
 
-    /// Who has to be gone before pods of a shape can be there: of those that can't all stay, who ends first. `None`
-    /// if they never can, because others are there, or the node does not take them (any more).
+    /// Who has to be gone before pods of a workload can be there, which take this much: of those that can't all stay,
+    /// who ends first. `None` if they never can, because others are there, or a node does not take them (any more).
     pub fn in_the_way(
         &mut self,
-        shape: usize,
+        workload: usize,
         pods: &[PodPlacement],
+        load: &Load,
         keeper: &Keeper,
         cluster: &mut Cluster<'a>,
     ) -> Option<InTheWay> {
-        let gpus =
-            pods.iter().flat_map(|pod| pod.devices.iter().flatten()).map(|device| device.gpu.0 as usize);
-        let gpus: BTreeSet<usize> = gpus.collect();
-        let found = self.in_the_way_on(&gpus, shape, pods, keeper, cluster);
-        // If devices are not all that is short: everything on these nodes.
-        found.or_else(|| {
-            let nodes: BTreeSet<_> = pods.iter().map(|pod| pod.node).collect();
-            let of_nodes = self.snapshot.gpus.iter().enumerate().filter(|(_, gpu)| nodes.contains(&gpu.node));
-            let all: BTreeSet<usize> = of_nodes.map(|(gpu, _)| gpu).collect();
-            (all != gpus).then(|| self.in_the_way_on(&all, shape, pods, keeper, cluster)).flatten()
-        })
-    }
-
-    fn in_the_way_on(
-        &mut self,
-        gpus: &BTreeSet<usize>,
-        shape: usize,
-        pods: &[PodPlacement],
-        keeper: &Keeper,
-        cluster: &mut Cluster<'a>,
-    ) -> Option<InTheWay> {
-        let snapshot = self.snapshot;
-        let by_gpu = self.by_gpu.get_or_insert_with(|| by_gpu(snapshot));
-        let there: BTreeSet<usize> =
-            gpus.iter().filter_map(|gpu| by_gpu.get(*gpu)).flatten().copied().collect();
-        for at in &there {
+        let (leaves_ms, snapshot) = (&self.leaves_ms, self.snapshot);
+        let way = self.ground.in_the_way(load, keeper, |at| end(snapshot, leaves_ms, at))?;
+        for at in &way {
             cluster.release(*at);
         }
-        let way = cluster.claim(shape, pods).map(|claimed| {
-            let opened = keeper.open_on(pods, None, cluster);
-            let mut last_first: Vec<usize> = there.iter().copied().collect();
-            last_first.sort_by_key(|at| Reverse((self.end(*at), &snapshot.running[*at].key, *at)));
-            let mut way = InTheWay { free_ms: Some(self.now_ms), ..InTheWay::default() };
-            let mut stay = Vec::new();
-            for at in last_first {
-                let shape = self.shapes.index_of.get(snapshot.running[at].shape);
-                let place = |shape: &usize| cluster.claim(*shape, &snapshot.running[at].pods);
-                match shape.and_then(place).zip(shape) {
-                    Some((placed, shape)) => stay.push((*shape, placed)),
-                    None => way.add(self.end(at)),
-                }
-            }
-            for (shape, placed) in stay.into_iter().rev() {
-                cluster.take_back(shape, placed);
-            }
-            keeper.close_again(&opened, cluster);
-            cluster.take_back(shape, claimed);
-            way
-        });
-        for at in &there {
+        // What else holds the devices, or speaks against the nodes; others whose way is free may have the same way.
+        let shape = self.shapes.shape_of[workload];
+        let opened = keeper.open_on(pods, None, cluster);
+        let claimed = cluster.claim(shape, pods).map(|placed| cluster.take_back(shape, placed));
+        keeper.close_again(&opened, cluster);
+        for at in &way {
             cluster.restore(*at);
         }
-        way
+        claimed?;
+        let mut free = InTheWay { free_ms: Some(self.now_ms), ..InTheWay::default() };
+        for at in &way {
+            free.add(self.end(*at));
+        }
+        free.way = way.into_iter().collect();
+        Some(free)
     }
 
     /// When a workload of `tenant` that needs so much comes below all limits at the latest, as far as that is known.
@@ -273,14 +237,13 @@ impl End {
     }
 }
 
-fn by_gpu(snapshot: &Snapshot) -> Vec<Vec<usize>> {
-    let mut by_gpu = vec![Vec::new(); snapshot.gpus.len()];
-    for (running, at) in snapshot.running.iter().zip(0..) {
-        for device in running.pods.iter().flat_map(|pod| pod.devices.iter().flatten()) {
-            if let Some(there) = by_gpu.get_mut(device.gpu.0 as usize) {
-                there.push(at);
-            }
-        }
+fn end(snapshot: &Snapshot, leaves_ms: &[Option<i64>], running: usize) -> End {
+    let of = &snapshot.running[running];
+    match (leaves_ms[running], of.ends_ms) {
+        (Some(ms), _) => End::Leaves(ms),
+        (None, Some(ms)) => End::Known(ms),
+        // Servers run for ever.
+        (None, None) if of.movable == Movable::Replace => End::Never,
+        (None, None) => End::Unknown(Reverse(of.admitted_ms)),
     }
-    by_gpu
 }

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::tree::Tree;
+use super::way::Load;
 use crate::model::{NodeIndex, PodPlacement, Reservation, Units};
 use crate::placement::Cluster;
 
@@ -18,6 +19,10 @@ pub(super) struct Kept {
     /// Its place; empty if units are held back only.
     pub pods: Vec<PodPlacement>,
     pub units: Units,
+    /// What it takes there.
+    pub load: Load,
+    /// Who has to be gone before.
+    pub way: BTreeSet<usize>,
     /// When all of it is free at the latest, if that is known.
     pub free_ms: Option<i64>,
     /// How many that are in the way have been asked to leave.
@@ -76,9 +81,14 @@ impl Keeper {
         &self.kept[at]
     }
 
+    /// The places that are still wanted, in the order in which they were first kept.
+    pub fn standing(&self) -> impl Iterator<Item = &Kept> {
+        self.kept.iter().filter(|kept| kept.stands && !kept.pods.is_empty())
+    }
+
     /// Those that wait for something to end that nobody asked to leave.
     pub fn drains(&self) -> usize {
-        self.kept.iter().filter(|kept| kept.stands && kept.ending > 0 && !kept.pods.is_empty()).count()
+        self.standing().filter(|kept| kept.ending > 0).count()
     }
 
     /// Lets its workload have it.
@@ -160,14 +170,13 @@ impl Keeper {
         }
     }
 
-    /// The places that are kept for workloads that go on waiting.
+    /// The places that are kept for workloads that go on waiting, those first kept first.
     pub fn reservations(&self) -> Vec<Reservation> {
-        let stand = self.kept.iter().filter(|kept| kept.stands && !kept.pods.is_empty());
         let reservation = |kept: &Kept| Reservation {
             workload: kept.workload,
             pods: kept.pods.clone(),
             free_ms: kept.free_ms,
         };
-        stand.map(reservation).collect()
+        self.standing().map(reservation).collect()
     }
 }

@@ -16,6 +16,7 @@ mod order;
 mod reason;
 pub(crate) mod tree;
 mod usage;
+mod way;
 mod words;
 
 pub use cycle::{plan, plan_with};

@@ -91,6 +91,7 @@ impl World {
             runs_ms: spare_s.map(|spare_s| job.left_ms + i64::from(spare_s) * 1000),
             topology: near.map(|required| Topology { label: "rack".into(), required }),
             reserved: job.reserved.clone(),
+            reserved_rank: 0,
         }
     }
 

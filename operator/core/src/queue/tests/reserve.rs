@@ -276,11 +276,11 @@ proptest! {
         mut snapshot in small_cluster(),
         jobs in jobs(),
     ) {
-        let kinds = ["gpu"; 4];
+        let kinds = ["gpu", "1g.10gb", "3g.40gb", "2g.20gb"];
         let mut coming = Vec::new();
         for (index, (kind, pods, cpus, comes_ms, runs_ms, known, priority, other)) in jobs.into_iter().enumerate() {
             let mut workload = job(&mut snapshot, &format!("j{index}"), pods, kinds[kind]);
-            snapshot.shapes[workload.shape].resources.cpu_milli = cpus;
+            snapshot.shapes[workload.shape].resources.cpu_milli = cpus * 1000;
             workload.priority = priority;
             workload.runs_ms = known.then_some(runs_ms);
             workload.tenant = if other { "u" } else { "t" }.into();

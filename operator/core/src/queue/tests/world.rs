@@ -110,8 +110,9 @@ impl World {
         for workload in &mut self.snapshot.waiting {
             workload.reserved.clear();
         }
-        for reservation in &plan.reservations {
+        for (reservation, rank) in plan.reservations.iter().zip(0..) {
             let workload = &mut self.snapshot.waiting[reservation.workload];
+            workload.reserved_rank = rank;
             workload.reserved.clone_from(&reservation.pods);
             self.reserved.insert(workload.key.clone());
             if let Some(free_ms) = reservation.free_ms {
