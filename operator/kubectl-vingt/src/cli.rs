@@ -4,6 +4,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::api::{ConnectArgs, online};
+use crate::live;
 use crate::screen::{ColourChoice, Screen};
 use crate::simulate::{self, SimulateArgs};
 use crate::top::{self, TopArgs};
@@ -30,6 +31,12 @@ enum Command {
     Why(WhyArgs),
     /// Play jobs against the planner: what if?
     Simulate(SimulateArgs),
+    /// Print what the operator decides from, for `simulate --snapshot`
+    Snapshot {
+        /// Where the operator is
+        #[arg(long, default_value = "vingt-system", value_name = "NAMESPACE")]
+        operator_namespace: String,
+    },
     /// Print the version
     Version,
     /// Print a script that completes commands in a shell
@@ -47,6 +54,11 @@ pub fn main() -> anyhow::Result<()> {
         Command::Top(args) => online(&cli.connect, async |cluster| top::run(&cluster, &args, screen).await),
         Command::Why(args) => online(&cli.connect, async |cluster| why::run(&cluster, &args, screen).await),
         Command::Simulate(args) => simulate::run(&args, &cli.connect, screen),
+        Command::Snapshot { operator_namespace } => online(&cli.connect, async |cluster| {
+            let recorded = live::fetch(&cluster.client, &operator_namespace).await?;
+            println!("{}", serde_json::to_string(&recorded)?);
+            Ok(())
+        }),
         Command::Version => {
             println!("kubectl-vingt {}", env!("CARGO_PKG_VERSION"));
             Ok(())

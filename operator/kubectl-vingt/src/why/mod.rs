@@ -1,6 +1,7 @@
 //! `why`: what a job waits for, what would free it, and when it is likely to
 //! start.
 
+mod insight;
 mod story;
 
 use std::str::FromStr;
@@ -13,6 +14,7 @@ use k8s_openapi::api::core::v1::Pod;
 use vingt_crds::{InferenceJob, TrainingJob};
 
 use crate::api::Cluster;
+use crate::live;
 use crate::screen::Screen;
 use crate::words::BadInput;
 use story::Story;
@@ -23,6 +25,9 @@ pub struct WhyArgs {
     /// The job: tj/NAME, ij/NAME, pod/NAME, or NAME, which is looked for in this order
     #[arg(value_name = "JOB")]
     target: Target,
+    /// Where the operator is: it is asked what would help
+    #[arg(long, default_value = "vingt-system", value_name = "NAMESPACE")]
+    operator_namespace: String,
     /// As text, or as JSON for programs
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -78,7 +83,18 @@ impl FromStr for Target {
 
 /// Tells it.
 pub async fn run(cluster: &Cluster, args: &WhyArgs, screen: Screen) -> anyhow::Result<()> {
-    let story = look(cluster, &args.target).await?;
+    let mut story = look(cluster, &args.target).await?;
+    if story.waits() {
+        match live::fetch(&cluster.client, &args.operator_namespace).await {
+            Ok(recorded) => {
+                let key = story.key();
+                // It thinks for a while, and the stack of a planner is deep.
+                let found = tokio::task::spawn_blocking(move || insight::of(&recorded, &key)).await?;
+                story.helps = found.unwrap_or_default();
+            }
+            Err(error) => story.notes.push(format!("what would help is not known: {error:#}")),
+        }
+    }
     match args.output {
         Output::Json => {
             println!("{}", serde_json::to_string_pretty(&story).context("the answer as JSON")?);

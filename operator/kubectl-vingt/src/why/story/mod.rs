@@ -43,6 +43,8 @@ pub struct Story {
     pub nodes: String,
     /// What happened to it.
     pub history: Vec<String>,
+    /// What could not be found out.
+    pub notes: Vec<String>,
 }
 
 /// When something is likely to start.
@@ -139,7 +141,6 @@ impl Story {
                 history.push(format!("belongs to {kind} {job}: ask `kubectl vingt why {short}/{job}`"));
             }
         }
-        history.extend(mark(names::EVICTED_FOR).map(|by| format!("stopped for {by}")));
         Self {
             state: if gated { "Waiting".to_owned() } else { phase },
             asks: claims.collect::<Vec<_>>().join(", "),
@@ -149,6 +150,20 @@ impl Story {
             nodes: spec.node_name.unwrap_or_default(),
             history,
             ..Self::named("Pod", meta)
+        }
+    }
+
+    /// Whether there is something to wait for.
+    pub fn waits(&self) -> bool {
+        matches!(self.state.as_str(), "Waiting" | "Degraded")
+    }
+
+    /// What the planner calls it; of replicas, how their names begin.
+    pub fn key(&self) -> String {
+        let Self { kind, namespace, name, .. } = self;
+        match *kind {
+            "InferenceJob" => format!("Pod/{namespace}/{name}-"),
+            kind => format!("{kind}/{namespace}/{name}"),
         }
     }
 

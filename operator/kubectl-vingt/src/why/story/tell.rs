@@ -43,6 +43,9 @@ impl Story {
         for (index, event) in self.history.iter().enumerate() {
             say(if index == 0 { "history" } else { "" }, event);
         }
+        for note in &self.notes {
+            say("note", note);
+        }
         text
     }
 

@@ -62,7 +62,7 @@ fn a_gated_pod_has_its_reason_in_an_annotation() {
     let pod = |gates: Value| {
         let pod = json!({"metadata": {"name": "x-0", "namespace": "serving", "creationTimestamp": "2026-03-01T14:11:00Z",
                 "labels": {"vingt.dev/inference-job": "x"},
-                "annotations": {"vingt.dev/waiting": "needs 3g.40gb; 0 fit now", "vingt.dev/evicted-for": "TrainingJob/p/y"}},
+                "annotations": {"vingt.dev/waiting": "needs 3g.40gb; 0 fit now"}},
             "spec": {"containers": [], "schedulingGates": gates,
                 "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "mig-3g.40gb"}]},
             "status": {"phase": "Pending"}});
@@ -74,7 +74,6 @@ Pod serving/x-0 waits, for 1m
   asks for mig-3g.40gb
   because  needs 3g.40gb; 0 fit now
   history  belongs to InferenceJob x: ask `kubectl vingt why ij/x`
-           stopped for TrainingJob/p/y
 ";
     assert_eq!(text, wanted, "\n{text}");
     let free = told(&pod(json!([])));
@@ -97,4 +96,15 @@ fn a_replica_on_its_way_is_told() {
         "{text}"
     );
     assert!(text.contains("chat-a is being replaced by one on node-1"), "{text}");
+}
+
+#[test]
+fn what_would_help_is_listed() {
+    let mut story = Story::of_gang(&gang(json!({"state": "Waiting", "why": "needs more"})));
+    assert!(story.waits());
+    assert_eq!(story.key(), "TrainingJob/research/big");
+    story.helps = vec!["8 GPUs more".into(), "the end of x".into()];
+    story.notes.push("nothing else".into());
+    let wanted = "  helps    8 GPUs more\n           the end of x\n  note     nothing else\n";
+    assert!(told(&story).ends_with(wanted), "{}", told(&story));
 }
