@@ -2,6 +2,7 @@
 
 mod daemon;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::build::{rust, workspace};
 use crate::cleanup::{clean, guard};
 use crate::lab::{Lab, LabConfig};
 use crate::layout::Layout;
@@ -36,6 +38,9 @@ enum Command {
     Status,
     /// End a lab and remove everything it made.
     Down(Name),
+    /// Measure what needs no cluster, in the release profile; `bench --help` says what there is.
+    #[command(disable_help_flag = true)]
+    Bench(BenchOptions),
     /// What `up` leaves running.
     #[command(hide = true)]
     Serve(Options),
@@ -74,6 +79,13 @@ struct Options {
     /// Leave the real node out, also where it could be.
     #[arg(long)]
     no_real_node: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+struct BenchOptions {
+    /// Passed on to the benchmarks' own program.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -124,10 +136,20 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Demo(options) => demo(&options).await?,
         Command::Status => daemon::status()?,
         Command::Down(name) => daemon::down(&Layout::new(&name.name)?).await?,
+        Command::Bench(options) => return bench(&options).await,
         Command::Serve(options) => daemon::serve(&options).await?,
         Command::Guard(name) => guard(&Layout::new(&name.name)?).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the benchmarks' own program. This one is not built in the release profile, and need not be.
+async fn bench(options: &BenchOptions) -> Result<ExitCode> {
+    let mut command = rust::cargo();
+    command.args(["run", "--release", "--package", "vingt-bench", "--manifest-path"]);
+    command.arg(workspace().join("Cargo.toml")).arg("--").args(&options.arguments);
+    let status = command.status().await.context("cannot run cargo")?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 /// The demo in a lab of its own, which is gone afterwards however it ends.

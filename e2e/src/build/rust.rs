@@ -22,11 +22,9 @@ pub struct Artifacts {
     pub emulator: PathBuf,
 }
 
-/// Builds everything of ours that the lab runs.
-pub async fn build() -> Result<Artifacts> {
-    let mut progress = Progress::start("building vingt", 0);
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+/// The cargo that runs this program.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // What cargo tells the program it runs, this one, is not for the cargo
     // that this one runs: some crates are built again whenever it changes.
     for (name, _) in std::env::vars_os() {
@@ -35,7 +33,13 @@ pub async fn build() -> Result<Artifacts> {
             command.env_remove(&name);
         }
     }
-    let mut child = command
+    command
+}
+
+/// Builds everything of ours that the lab runs.
+pub async fn build() -> Result<Artifacts> {
+    let mut progress = Progress::start("building vingt", 0);
+    let mut child = cargo()
         .current_dir(workspace())
         .args(["build", "--message-format=json-render-diagnostics"])
         // With this package, so that features are those of `cargo lab`.
