@@ -4,12 +4,12 @@
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::resource::v1::ResourceClaim;
-use kube::ResourceExt;
+use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 use kube::api::ListParams;
+use kube::{Api, ResourceExt};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use vingt_crds::names;
+use vingt_crds::{Tenant, names};
 use vingt_e2e::wait_for;
 
 use crate::http::{Call, User};
@@ -27,6 +27,11 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
             "tenant: a claim of a class of one's own stays fenced",
             Needs { limit: None, ..Needs::mig("fence", 1) },
             |s| Box::pin(fence(s)),
+        ),
+        suite.trial(
+            "tenant: a claim template that is in the way of a ready-made one is named",
+            Needs { limit: None, ..Needs::mig("template", 0) },
+            |s| Box::pin(template(s)),
         ),
     ]
 }
@@ -51,6 +56,37 @@ async fn alice(space: &Space<'_>) -> Result<User> {
     })
     .await?;
     Ok(user)
+}
+
+async fn template(space: &Space<'_>) -> Result<()> {
+    space
+        .apply(
+            "
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaimTemplate
+metadata: {name: gpu}
+spec: {spec: {devices: {requests: [{name: mine, exactly: {deviceClassName: gpu.vingt.dev}}]}}}
+---
+apiVersion: vingt.dev/v1alpha1
+kind: Tenant
+metadata: {name: @space}
+spec: {namespaces: {names: [@space]}}
+",
+        )
+        .await?;
+    let tenants: Api<Tenant> = Api::all(space.admin.clone());
+    let says = async |status: &str, words: &str| {
+        wait_for(SOON, &format!("the tenant to be ready: {status}, {words:?}"), || async {
+            let conditions = tenants.get(&space.name).await?.status.unwrap_or_default().conditions;
+            let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
+            Ok(ready.filter(|ready| ready.status == status && ready.message.contains(words)).map(drop))
+        })
+        .await
+    };
+    let words = format!("ResourceClaimTemplate {}/gpu: there is another one of that name", space.name);
+    says("False", &words).await?;
+    space.delete::<ResourceClaimTemplate>("gpu").await?;
+    says("True", "have the claim templates").await
 }
 
 fn target(space: &Space<'_>, version: &str, kind: &str, name: &str) -> Value {

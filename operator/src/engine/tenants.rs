@@ -11,9 +11,9 @@ use vingt_core::gpus;
 use vingt_core::model;
 use vingt_crds::{ConditionType, Tenant, TenantStatus, names, set_condition};
 
+use super::Engine;
 use super::api::{Failure, Target};
 use super::pods::one;
-use super::{Engine, foreign};
 use crate::jobs::status::short_list;
 use crate::tenants::{Tenancy, wrong_parent};
 use crate::world::{Key, Namespace, Owned, TemplateKind};
@@ -77,13 +77,26 @@ impl Engine {
                     self.start(object, |writer| async move {
                         let made = writer.create::<Owned<TemplateKind>>(&target, &template).await;
                         // One of a user's own stays; it is not tried again all the time.
-                        one(made.map_err(
-                            |failure| if failure == Failure::Stale { foreign(&target) } else { failure },
-                        ))
+                        one(made.map_err(|failure| if failure == Failure::Stale { taken() } else { failure }))
                     });
                 }
             }
         }
+    }
+
+    /// What a tenant lacks besides namespaces: the reason in one word, and in words.
+    fn trouble(&self, tenancy: &Tenancy, tenant: &str) -> Option<(&'static str, String)> {
+        if let Some(wrong) = wrong_parent(tenant, &self.world) {
+            return Some(("WrongParent", format!("{wrong}; it counts as a tenant without a parent")));
+        }
+        let missing = |(object, failure): (&String, &Failure)| {
+            let template = object.strip_prefix("ResourceClaimTemplate/")?;
+            let (namespace, _) = template.split_once('/')?;
+            let here = tenancy.tenant(namespace) == Some(tenant);
+            here.then(|| format!("ResourceClaimTemplate {template}: {}", failure.words()))
+        };
+        let missing: Vec<String> = self.refusals.iter().filter_map(missing).collect();
+        (!missing.is_empty()).then(|| ("ClaimTemplateMissing", missing.join("; ")))
     }
 
     /// Writes the status of tenants where it says something new.
@@ -98,9 +111,8 @@ impl Engine {
             self.world.tenants.iter().map(|(key, tenant)| (key.clone(), tenant.clone())).collect();
         for (key, tenant) in tenants {
             let held = held.get(&key.name).cloned().unwrap_or_default();
-            let wrong = wrong_parent(&key.name, &self.world);
-            let mut new =
-                status(&tenant, tenancy, &held, waiting.get(&key.name).copied().unwrap_or(0), wrong, now);
+            let waiting = waiting.get(&key.name).copied().unwrap_or(0);
+            let mut new = status(&tenant, tenancy, &held, waiting, self.trouble(tenancy, &key.name), now);
             if let Some(past) = self.past.get(&key.name) {
                 past.tell(&mut new, now);
             }
@@ -140,12 +152,18 @@ fn template(key: &Key, class: &str) -> Value {
     })
 }
 
+fn taken() -> Failure {
+    Failure::Refused("there is another one of that name; delete it, or give it another name".to_owned())
+}
+
+/// What a tenant's status says. `trouble` is why it is not ready, in one word and in words, if its
+/// namespaces are its own.
 fn status(
     tenant: &Tenant,
     tenancy: &Tenancy,
     held: &model::Tenant,
     waiting: u32,
-    wrong_parent: Option<String>,
+    trouble: Option<(&'static str, String)>,
     now: Timestamp,
 ) -> TenantStatus {
     let used = held.used;
@@ -158,9 +176,9 @@ fn status(
     status.waiting = waiting;
     status.observed_generation = tenant.metadata.generation;
     let refused = tenancy.refused(name);
-    let (ready, reason, message) = match wrong_parent {
+    let (ready, reason, message) = match trouble {
         _ if !refused.is_empty() => (false, "NamespaceRefused", refused.join("; ")),
-        Some(wrong) => (false, "WrongParent", format!("{wrong}; it counts as a tenant without a parent")),
+        Some((reason, message)) => (false, reason, message),
         None => (true, "Ready", "its namespaces are labelled and have the claim templates".to_owned()),
     };
     let generation = tenant.metadata.generation;
