@@ -66,6 +66,10 @@ struct Cycle<'a> {
     ends: Ends<'a>,
     /// Tenants under whose limit units are kept for somebody.
     held_back: Vec<bool>,
+    /// Whether one that is ahead waits until less is kept.
+    overtaken: bool,
+    /// What fits nowhere even if nothing were kept: the least number of pods, by shape.
+    hopeless: BTreeMap<usize, u32>,
     /// By shape and by what was open: the least number of pods that did not fit into what is kept.
     no_backfill: BTreeMap<(usize, Vec<usize>), u32>,
 }
@@ -87,6 +91,8 @@ impl<'a> Cycle<'a> {
             keeper: Keeper::default(),
             ends: Ends::of(snapshot, shapes, now_ms),
             held_back: vec![false; tree.len()],
+            overtaken: false,
+            hopeless: BTreeMap::new(),
             no_backfill: BTreeMap::new(),
             tree,
         }
@@ -310,10 +316,37 @@ impl<'a> Cycle<'a> {
             return Some(kept);
         }
         let drains = u32::try_from(self.keeper.drains()).unwrap_or(u32::MAX);
-        if waited && drains < self.snapshot.settings.reservations {
-            return self.keep_what_becomes_free(index, tenant, false);
+        if !waited || self.overtaken || drains >= self.snapshot.settings.reservations {
+            return None;
         }
-        None
+        let kept = self.keep_what_becomes_free(index, tenant, false);
+        if kept.is_none() {
+            self.overtaken = self.lacks_what_is_kept(index);
+        }
+        kept
+    }
+
+    /// Whether a workload would find a place if none were kept for others. Then nobody behind it gets one kept either:
+    /// it would have to wait for that one as well.
+    fn lacks_what_is_kept(&mut self, index: usize) -> bool {
+        let workload = &self.snapshot.waiting[index];
+        let shape = self.shapes.shape_of[index];
+        let hopeless = self.hopeless.get(&shape).is_some_and(|pods| workload.pods >= *pods);
+        if hopeless || !self.keeper.has_places() {
+            return false;
+        }
+        let opened = self.keeper.open_places(&mut self.cluster);
+        let place = Ends::of(self.snapshot, self.shapes, self.now_ms).place(
+            workload,
+            shape,
+            false,
+            &mut self.cluster,
+        );
+        self.keeper.close_again(&opened, &mut self.cluster);
+        if place.is_none() && workload.topology.is_none() {
+            self.hopeless.insert(shape, workload.pods);
+        }
+        place.is_some()
     }
 
     fn keep_what_becomes_free(&mut self, index: usize, tenant: usize, leaving_only: bool) -> Option<usize> {

@@ -156,18 +156,19 @@ impl Keeper {
         opened
     }
 
-    /// Undoes [`Keeper::open_on`].
+    /// Undoes [`Keeper::open_on`] and [`Keeper::open_places`].
     pub fn close_again(&self, opened: &[usize], cluster: &mut Cluster<'_>) {
         for at in opened {
             cluster.close(self.kept[*at].shape, &self.kept[*at].pods);
         }
     }
 
-    /// Opens all places, for good.
-    pub fn open_all(&self, cluster: &mut Cluster<'_>) {
+    /// Opens all places; they are the ones to close again.
+    pub fn open_places(&self, cluster: &mut Cluster<'_>) -> Vec<usize> {
         for kept in &self.kept {
             cluster.open(kept.shape, &kept.pods);
         }
+        (0..self.kept.len()).collect()
     }
 
     /// The places that are kept for workloads that go on waiting, those first kept first.

@@ -67,7 +67,7 @@ impl<'a, 'c> Reasons<'a, 'c> {
             self.now[*shape] = Some(self.cluster.survey(*shape));
         }
         if self.keeper.has_places() {
-            self.keeper.open_all(self.cluster);
+            self.keeper.open_places(self.cluster);
             for shape in shapes {
                 self.with_kept[shape] = Some(self.cluster.survey(shape).pods);
             }

@@ -7,6 +7,7 @@ use crate::testing::{a30, cluster, devices, either, h100, hold, job, job_of, req
 mod brute_force;
 mod invariants;
 mod reserve;
+mod starvation;
 mod world;
 
 /// Keys of what starts, in order.

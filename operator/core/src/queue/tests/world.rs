@@ -62,12 +62,20 @@ impl World {
 
     /// Plays jobs until all that came have ended, or until nothing more can happen.
     pub fn play(&mut self, jobs: &[Job]) {
+        self.play_until(i64::MAX, jobs);
+    }
+
+    /// The same, but for what happens later.
+    pub fn play_until(&mut self, last_ms: i64, jobs: &[Job]) {
         let mut coming: Vec<&Job> = jobs.iter().collect();
         coming.sort_by_key(|job| job.comes_ms);
         let mut coming = coming.into_iter().peekable();
         loop {
             let comes = coming.peek().map(|job| job.comes_ms);
             let Some(next) = comes.into_iter().chain(self.ends_ms.values().copied()).min() else { break };
+            if next > last_ms {
+                break;
+            }
             self.pass_to(next);
             while let Some(job) = coming.next_if(|job| job.comes_ms <= self.now_ms) {
                 self.queue(job);
