@@ -1,5 +1,7 @@
 //! The binary as users start it, without a cluster.
 
+#![allow(clippy::unwrap_used)] // A test that cannot go on fails.
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -6,11 +6,15 @@ use plotters::prelude::*;
 
 use super::outcome::{Result as Played, Results};
 
-/// Stretches of time.
+/// Stretches of time: of what goes on, and of events, of which there are fewer.
 const STRETCHES: usize = 200;
+const STRETCHES_OF_EVENTS: usize = 50;
 
 /// Width and height, in pixels.
 const SIZE: (u32, u32) = (860, 300);
+
+/// Where the lines begin, in pixels.
+const LEFT: i32 = 68;
 
 /// Colours of the lines, told apart by those who do not see all colours, too (Okabe and Ito).
 const COLOURS: [RGBColor; 6] = [
@@ -32,11 +36,13 @@ pub struct Plot {
     pub svg: String,
 }
 
+/// What is plotted of a policy: times and values.
+type Value = Box<dyn Fn(&Played) -> Vec<(i64, f64)>>;
+
 /// All pictures.
 pub fn all(results: &Results) -> anyhow::Result<Vec<Plot>> {
     let end_ms = results.policies.iter().map(|played| last_ms(played, results.start_ms)).max().unwrap_or(0);
     let capacity = real(results.capacity.max(1));
-    type Value = Box<dyn Fn(&Played) -> Vec<(i64, f64)>>;
     let points = |value: fn(&vingt_core::simulate::replay::Point, f64) -> f64| -> Value {
         Box::new(move |played| {
             played.outcome.points.iter().map(|point| (point.at_ms, value(point, capacity))).collect()
@@ -89,14 +95,15 @@ fn last_ms(played: &Played, start_ms: i64) -> i64 {
 /// The mean of each stretch of time, in milliseconds from the start. What is `held` lasts until it changes;
 /// else each value is an event of its own, and a stretch without one is left out.
 fn stretches(values: &[(i64, f64)], start_ms: i64, end_ms: i64, held: bool) -> Line {
-    let mut sums = vec![(0.0, 0.0); STRETCHES];
-    let length = (real_ms(end_ms - start_ms) / real(STRETCHES as u64)).max(f64::MIN_POSITIVE);
+    let number = if held { STRETCHES } else { STRETCHES_OF_EVENTS };
+    let mut sums = vec![(0.0, 0.0); number];
+    let length = (real_ms(end_ms - start_ms) / real(number as u64)).max(f64::MIN_POSITIVE);
     let mut add = |from_ms: f64, to_ms: f64, value: f64| {
         let mut at = from_ms.max(0.0);
         while at < to_ms {
-            let index = floor(at / length).min(STRETCHES - 1);
+            let index = floor(at / length).min(number - 1);
             let next =
-                if index + 1 == STRETCHES { to_ms } else { to_ms.min((real(index as u64) + 1.0) * length) };
+                if index + 1 == number { to_ms } else { to_ms.min((real(index as u64) + 1.0) * length) };
             let next = if next > at { next } else { to_ms };
             sums[index].0 += value * (next - at);
             sums[index].1 += next - at;
@@ -117,19 +124,29 @@ fn stretches(values: &[(i64, f64)], start_ms: i64, end_ms: i64, held: bool) -> L
 type Failure = Box<dyn std::error::Error>;
 
 fn draw(unit: &str, lines: &[(&str, Line)], span_ms: i64) -> Result<String, Failure> {
-    let (time_unit, unit_ms) = match span_ms {
-        ..=7_200_000 => ("minutes", 60_000.0),
-        ..=345_600_000 => ("hours", 3_600_000.0),
-        _ => ("days", 86_400_000.0),
+    let (time_unit, unit_ms) = if span_ms <= 2 * 3_600_000 {
+        ("minutes", 60_000.0)
+    } else if span_ms <= 4 * 86_400_000 {
+        ("hours", 3_600_000.0)
+    } else {
+        ("days", 86_400_000.0)
     };
     let top = lines.iter().flat_map(|(_, line)| line).map(|(_, value)| *value).fold(0.0, f64::max);
     let top = if top > 0.0 { top * 1.05 } else { 1.0 };
+    let share = unit.starts_with('%');
+    let top = if share { top.min(100.0) } else { top };
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         root.fill(&WHITE)?;
+        // Above, where no line is.
+        for ((x, (name, _)), colour) in (LEFT..).step_by(150).zip(lines).zip(COLOURS) {
+            root.draw(&PathElement::new(vec![(x, 16), (x + 18, 16)], colour.stroke_width(3)))?;
+            root.draw(&Text::new(*name, (x + 24, 10), ("sans-serif", 14)))?;
+        }
         let mut chart = ChartBuilder::on(&root)
             .margin(12)
+            .margin_top(30)
             .x_label_area_size(36)
             .y_label_area_size(56)
             .build_cartesian_2d(0.0..real_ms(span_ms) / unit_ms, 0.0..top)?;
@@ -138,26 +155,27 @@ fn draw(unit: &str, lines: &[(&str, Line)], span_ms: i64) -> Result<String, Fail
             .light_line_style(TRANSPARENT)
             .bold_line_style(RGBColor(225, 225, 225))
             .axis_style(RGBColor(120, 120, 120))
-            .label_style(("sans-serif", 13))
+            .label_style(("sans-serif", 14))
+            .x_label_formatter(&number)
+            .y_label_formatter(&number)
+            .y_labels(6)
             .x_desc(time_unit)
             .y_desc(unit)
             .draw()?;
-        for ((name, line), colour) in lines.iter().zip(COLOURS) {
+        for ((_, line), colour) in lines.iter().zip(COLOURS) {
             let scaled = line.iter().map(|(at, value)| (at / unit_ms, *value));
-            chart
-                .draw_series(LineSeries::new(scaled, colour.stroke_width(2)))?
-                .label(*name)
-                .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], colour.stroke_width(2)));
+            chart.draw_series(LineSeries::new(scaled, colour.stroke_width(2)))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(WHITE.mix(0.8))
-            .label_font(("sans-serif", 13))
-            .draw()?;
         root.present()?;
     }
     Ok(svg)
+}
+
+/// A number on an axis, without digits that say nothing.
+#[allow(clippy::trivially_copy_pass_by_ref)] // as the library asks for it
+fn number(value: &f64) -> String {
+    let text = format!("{value:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[allow(clippy::cast_precision_loss)] // for a picture

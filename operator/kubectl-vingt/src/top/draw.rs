@@ -174,8 +174,11 @@ fn slices(gpu: &Gpu, marks: &Marks<'_>, screen: Screen) -> String {
     while slice < gpu.slices {
         let Some(held) = gpu.held.iter().find(|held| (held.first..held.first + held.slices).contains(&slice))
         else {
-            text.push_str(&screen.dim(if gpu.healthy { "·" } else { "x" }));
-            slice += 1;
+            let firsts = gpu.held.iter().map(|held| held.first);
+            let end = firsts.filter(|first| *first > slice).min().unwrap_or(gpu.slices).min(gpu.slices);
+            let free = if gpu.healthy { "·" } else { "x" };
+            text.push_str(&screen.dim(&free.repeat((end - slice) as usize)));
+            slice = end;
             continue;
         };
         let end = (held.first + held.slices).min(gpu.slices);

@@ -26,6 +26,9 @@ pub fn of(recorded: &Recorded, key: &str) -> Option<Vec<String>> {
     Some(helps(snapshot, *now_ms, key))
 }
 
+/// Whether the workload starts if the snapshot is changed so.
+type With<'a> = dyn Fn(&dyn Fn(&mut Snapshot)) -> bool + 'a;
+
 /// Whether it is placed by the next plan.
 fn starts(snapshot: &Snapshot, now_ms: i64, key: &str) -> bool {
     let plan = vingt_core::plan(snapshot, now_ms);
@@ -58,11 +61,7 @@ fn helps(snapshot: &Snapshot, now_ms: i64, key: &str) -> Vec<String> {
 }
 
 /// Which limit is in its way, if that alone is.
-fn a_higher_limit(
-    snapshot: &Snapshot,
-    key: &str,
-    with: &dyn Fn(&dyn Fn(&mut Snapshot)) -> bool,
-) -> Option<String> {
+fn a_higher_limit(snapshot: &Snapshot, key: &str, with: &With<'_>) -> Option<String> {
     let workload = snapshot.waiting.iter().find(|workload| workload.key == key)?;
     let mut path: Vec<(&str, Units)> = Vec::new();
     let mut at = Some(workload.tenant.as_str());
