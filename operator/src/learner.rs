@@ -14,8 +14,8 @@ use vingt_core::policy::Scorer;
 use vingt_core::simulate::{Job, Table};
 use vingt_core::states::Catalog;
 
-/// Nice value of the thread.
-const NICE: i32 = 19;
+use crate::background;
+
 /// A cluster that has grown or shrunk by this many percent is learnt anew.
 const OTHER_SIZE_PERCENT: usize = 25;
 
@@ -116,24 +116,14 @@ impl Learner {
         };
         let (to, from) = channel();
         let (tell, told) = watch::channel(None);
-        let spawned = std::thread::Builder::new().name("learner".to_owned()).spawn(move || {
-            learn(setup, &catalog, &from, &tell);
-        });
-        match spawned {
-            Ok(_) => self.thread = Some((to, told)),
-            Err(error) => {
-                tracing::warn!(%error, "no thread to learn in; places are weighed by what is known of the cards")
-            }
+        if background::run("learner", move || learn(setup, &catalog, &from, &tell)) {
+            self.thread = Some((to, told));
         }
     }
 }
 
 /// The life of the thread: until nobody tells it anything any more.
 fn learn(setup: Setup, catalog: &Catalog, from: &Receiver<Seen>, tell: &watch::Sender<Option<Known>>) {
-    // It may well be refused; then it only takes more from others.
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::debug!(%error, "the thread that learns keeps its priority");
-    }
     let mut brain = match Brain::new(setup) {
         Ok(brain) => brain,
         Err(error) => {

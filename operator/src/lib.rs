@@ -5,6 +5,7 @@
 //! objects into a snapshot and a plan into writes, such that a crash between
 //! any two writes ends in a whole gang or none.
 
+mod background;
 mod check;
 mod cleanup;
 pub mod cli;

@@ -84,7 +84,10 @@ impl Engine {
         self.metrics
             .learnt
             .set(known.as_ref().map_or(0, |known| i64::try_from(known.learnt).unwrap_or(i64::MAX)));
-        vingt_core::plan(snapshot, now_ms)
+        match known {
+            Some(known) => vingt_core::plan_with(snapshot, &known.scorer, now_ms),
+            None => vingt_core::plan(snapshot, now_ms),
+        }
     }
 
     fn count(&self, picture: &Picture, plan: &Plan) {

@@ -38,8 +38,8 @@ pub use api::{Failure, TIME_LIMIT, Writer};
 
 use vingt_core::model::PodShape;
 
-use crate::learner::Learner;
 use crate::http::Snapshots;
+use crate::learner::Learner;
 use crate::metrics::Metrics;
 use crate::settings::Loaded;
 use crate::snapshot::layout::Layout;
@@ -127,8 +127,8 @@ pub struct Engine {
     settings: watch::Receiver<Loaded>,
     /// What was asked to leave a moment ago, by workload.
     asked: BTreeMap<String, Asked>,
-    /// Places that the last plan keeps, by workload.
-    kept: BTreeMap<String, Vec<Place>>,
+    /// Places that the last plan keeps, by workload, and which of them it was.
+    kept: BTreeMap<String, (u32, Vec<Place>)>,
     /// What is remembered of moves.
     moves: Moves,
     /// What is known of the past of the tenants.

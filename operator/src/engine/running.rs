@@ -145,7 +145,9 @@ impl Engine {
     pub(super) fn recall_places(&self, picture: &mut Picture, members: &Members) {
         let moving = self.move_places(members);
         for workload in &mut picture.snapshot.waiting {
-            let Some(places) = moving.get(&workload.key).or_else(|| self.kept.get(&workload.key)) else {
+            // A replica's place was promised when the move began: before all others.
+            let kept = self.kept.get(&workload.key).map(|(rank, places)| (rank + 1, places));
+            let Some((rank, places)) = moving.get(&workload.key).map(|places| (0, places)).or(kept) else {
                 continue;
             };
             let placement = |place: &Place| -> Option<PodPlacement> {
@@ -159,15 +161,16 @@ impl Engine {
             // One whose devices are not there any more is kept for nobody.
             if let Some(places) = places.iter().map(placement).collect() {
                 workload.reserved = places;
+                workload.reserved_rank = rank;
             }
         }
     }
 
     /// Remembers which places the plan keeps.
     pub(super) fn remember_places(&mut self, snapshot: &Snapshot, plan: &Plan) {
-        let reservations = plan.reservations.iter().map(|reservation| {
+        let reservations = (0..).zip(&plan.reservations).map(|(rank, reservation)| {
             let places = reservation.pods.iter().map(|pod| Place::of(pod, snapshot)).collect();
-            (snapshot.waiting[reservation.workload].key.clone(), places)
+            (snapshot.waiting[reservation.workload].key.clone(), (rank, places))
         });
         self.kept = reservations.collect();
         self.metrics.reservations.set(i64::try_from(self.kept.len()).unwrap_or(i64::MAX));
