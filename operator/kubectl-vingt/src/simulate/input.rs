@@ -116,9 +116,36 @@ fn enter(scenario: &mut Scenario, path: &Path, text: &str, mut jobs: Vec<TraceJo
 fn wrong_job(path: &Path, text: &str, error: &ReplayError) -> BadInput {
     BadInput(match error {
         ReplayError::Job { key, field, problem } => {
-            format!("{}: line {}, field {field}: job {key:?}: {problem}", path.display(), line_of(text, key))
+            let (line, field) = (line_of(text, key), spelt(field));
+            format!("{}: line {line}, field {field}: job {key:?}: {problem}", path.display())
         }
         error => format!("{}: {error}", path.display()),
+    })
+}
+
+/// Why a scenario was not played, with the line if it is a job of the list at `trace`.
+pub fn explain(error: &ReplayError, trace: Option<&Path>) -> anyhow::Error {
+    match error {
+        ReplayError::Job { key, .. } => {
+            let text = trace.and_then(|path| Some((path, live::file(path).ok()?)));
+            let found = text.filter(|(_, text)| text.contains(key.as_str()));
+            found
+                .map_or_else(|| BadInput(error.to_string()), |(path, text)| wrong_job(path, &text, error))
+                .into()
+        }
+        ReplayError::Scenario { .. } => BadInput(error.to_string()).into(),
+        // No fault of the input's.
+        error => error.clone().into(),
+    }
+}
+
+/// A field of a job as lists spell it.
+fn spelt(field: &str) -> String {
+    let mut parts = field.split('_');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        let (head, rest) = part.split_at(part.len().min(1));
+        text + &head.to_ascii_uppercase() + rest
     })
 }
 

@@ -19,7 +19,6 @@ use vingt_core::simulate::openb::Mapping;
 
 use crate::api::{Cluster, ConnectArgs};
 use crate::screen::Screen;
-use crate::words::BadInput;
 use crate::{live, whatif};
 use input::{Question, Source};
 
@@ -166,7 +165,8 @@ pub fn run(args: &SimulateArgs, connect: &ConnectArgs, screen: Screen) -> anyhow
     if policies.is_empty() {
         policies.push(scenario.snapshot.settings.placement);
     }
-    let results = play::all(&scenario, &policies).map_err(|error| BadInput(error.to_string()))?;
+    let results =
+        play::all(&scenario, &policies).map_err(|error| input::explain(&error, args.trace.as_deref()))?;
     print!("{}", report::tables(&results, screen));
     if let Some(folder) = folder {
         output::write(folder, &results)?;

@@ -11,14 +11,14 @@ use super::outcome::Results;
 use super::{page, plot};
 use crate::words::BadInput;
 
-/// A folder to be; what is in it is gone if it does not get its name.
+/// A folder to be.
 pub struct Folder {
-    hidden: TempDir,
     path: PathBuf,
+    parent: PathBuf,
 }
 
 impl Folder {
-    /// Makes it. The error says that there is something of this name, or that nothing can be written there.
+    /// Nothing is made yet. The error says that there is something of this name, or that nothing can be written there.
     pub fn new(path: &Path) -> Result<Self, BadInput> {
         if path.symlink_metadata().is_ok() {
             let why = "it is there already: give a new name, or remove it";
@@ -29,29 +29,34 @@ impl Folder {
             Some(parent) => parent,
             None => Path::new("/"),
         };
-        let hidden = tempfile::Builder::new().prefix(".vingt-").tempdir_in(parent);
-        let hidden = hidden.map_err(|error| BadInput(format!("--output {}: {error}", path.display())))?;
-        Ok(Self { hidden, path: path.to_owned() })
+        let folder = Self { path: path.to_owned(), parent: parent.to_owned() };
+        // Better known now than when all is played.
+        folder.hidden().map_err(|error| BadInput(format!("--output {}: {error}", path.display())))?;
+        Ok(folder)
     }
 
-    /// Writes a file.
-    fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
-        let to = self.hidden.path().join(name);
-        fs::write(&to, text).with_context(|| format!("cannot write {}", to.display()))
+    /// A folder beside it, which is gone with all that is in it when it is dropped.
+    fn hidden(&self) -> std::io::Result<TempDir> {
+        tempfile::Builder::new().prefix(".vingt-").tempdir_in(&self.parent)
     }
 
-    /// Gives it its name.
-    fn finish(self) -> anyhow::Result<()> {
+    /// Makes it, with these files.
+    fn fill<'a>(self, files: impl IntoIterator<Item = (String, &'a str)>) -> anyhow::Result<()> {
+        let hidden = self.hidden().with_context(|| format!("cannot write to {}", self.parent.display()))?;
+        for (name, text) in files {
+            let to = hidden.path().join(name);
+            fs::write(&to, text).with_context(|| format!("cannot write {}", to.display()))?;
+        }
         // It was made for its owner alone; results are like any other file.
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;
-            fs::set_permissions(self.hidden.path(), fs::Permissions::from_mode(0o755))?;
+            fs::set_permissions(hidden.path(), fs::Permissions::from_mode(0o755))?;
         }
-        fs::rename(self.hidden.path(), &self.path)
+        fs::rename(hidden.path(), &self.path)
             .with_context(|| format!("cannot name the results {}", self.path.display()))?;
         // It is gone from where it was.
-        let _ = self.hidden.keep();
+        let _ = hidden.keep();
         Ok(())
     }
 }
@@ -59,13 +64,12 @@ impl Folder {
 /// Writes everything.
 pub fn write(folder: Folder, results: &Results) -> anyhow::Result<()> {
     let plots = plot::all(results)?;
-    folder.write("results.json", &serde_json::to_string_pretty(results).context("the results as JSON")?)?;
-    for plot in &plots {
-        folder.write(&format!("{}.svg", plot.name), &plot.svg)?;
-    }
-    folder.write("index.html", &page::page(results, &plots))?;
+    let json = serde_json::to_string_pretty(results).context("the results as JSON")?;
+    let page = page::page(results, &plots);
     let path = folder.path.join("index.html");
-    folder.finish()?;
+    let pictures = plots.iter().map(|plot| (format!("{}.svg", plot.name), plot.svg.as_str()));
+    let texts = [("results.json".to_owned(), json.as_str()), ("index.html".to_owned(), page.as_str())];
+    folder.fill(pictures.chain(texts))?;
     eprintln!("written: {} and what it shows", path.display());
     Ok(())
 }
@@ -87,9 +91,8 @@ mod tests {
     fn a_folder_appears_when_everything_is_in_it() {
         let at = tempfile::tempdir().unwrap();
         let folder = Folder::new(&at.path().join("results")).unwrap();
-        folder.write("a", "x").unwrap();
-        assert!(!at.path().join("results").exists());
-        folder.finish().unwrap();
+        assert!(names(at.path()).is_empty(), "nothing is made before");
+        folder.fill([("a".to_owned(), "x")]).unwrap();
         assert_eq!(
             (names(at.path()), names(&at.path().join("results"))),
             (vec!["results".into()], vec!["a".into()])
@@ -97,11 +100,11 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_given_up_nothing_is_left() {
+    fn of_what_fails_nothing_is_left() {
         let at = tempfile::tempdir().unwrap();
         let folder = Folder::new(&at.path().join("results")).unwrap();
-        folder.write("a", "x").unwrap();
-        drop(folder);
+        let error = folder.fill([("a".to_owned(), "x"), ("no/such".to_owned(), "y")]).unwrap_err();
+        assert!(error.to_string().starts_with("cannot write "), "{error}");
         assert!(names(at.path()).is_empty());
     }
 

@@ -28,7 +28,10 @@ pub fn all(scenario: &Scenario, policies: &[PlacementPolicy]) -> Result<Results,
             })
         };
         let threads: Vec<_> = policies.iter().map(start).collect();
-        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
     });
     Ok(Results {
         version: 1,
