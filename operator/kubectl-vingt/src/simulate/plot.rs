@@ -13,8 +13,9 @@ const STRETCHES_OF_EVENTS: usize = 50;
 /// Width and height, in pixels.
 const SIZE: (u32, u32) = (860, 300);
 
-/// Where the lines begin, in pixels.
+/// Where the lines begin, and how much room they have, in pixels.
 const LEFT: i32 = 68;
+const ROOM: usize = 780;
 
 /// Colours of the lines, told apart by those who do not see all colours, too (Okabe and Ito).
 const COLOURS: [RGBColor; 6] = [
@@ -140,7 +141,8 @@ fn draw(unit: &str, lines: &[(&str, Line)], span_ms: i64) -> Result<String, Fail
         let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         root.fill(&WHITE)?;
         // Above, where no line is.
-        for ((x, (name, _)), colour) in (LEFT..).step_by(150).zip(lines).zip(COLOURS) {
+        let apart = (ROOM / lines.len().max(1)).min(150);
+        for ((x, (name, _)), colour) in (LEFT..).step_by(apart).zip(lines).zip(COLOURS) {
             root.draw(&PathElement::new(vec![(x, 16), (x + 18, 16)], colour.stroke_width(3)))?;
             root.draw(&Text::new(*name, (x + 24, 10), ("sans-serif", 14)))?;
         }
