@@ -24,10 +24,10 @@ use vingt_e2e::virtual_node::VirtualNode;
 use vingt_e2e::wait_for;
 
 use crate::http::{Call, User};
+use crate::manifests::{job, pod};
 use crate::nodes::Nodes;
 use crate::space::{SOON, Space, emulator, partitions};
 use crate::suite::{Needs, Suite};
-use crate::waits::job;
 
 pub fn trials(suite: &Suite) -> Vec<Trial> {
     let whole = |id| Needs { nodes: Nodes { mig: 0, whole: 1 }, ..Needs::mig(id, 0) };
@@ -109,14 +109,6 @@ async fn page_says(space: &Space<'_>, node: &VirtualNode, path: &str, words: &[&
         Ok(Some(()))
     })
     .await
-}
-
-fn pod(name: &str, template: &str) -> String {
-    format!(
-        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{nodeSelector: @nodes, \
-         resourceClaims: [{{name: gpu, resourceClaimTemplateName: {template}}}], \
-         containers: [{{name: c, image: example.invalid/x, resources: {{claims: [{{name: gpu}}]}}}}]}}}}"
-    )
 }
 
 async fn killed(space: &Space<'_>) -> Result<()> {

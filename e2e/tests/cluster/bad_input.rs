@@ -12,9 +12,9 @@ use vingt_e2e::wait_for;
 
 use crate::agents::published;
 use crate::http::User;
+use crate::manifests::job;
 use crate::space::{SOON, Space, emulator, partitions};
 use crate::suite::{Needs, Suite};
-use crate::waits::job;
 
 pub fn trials(suite: &Suite) -> Vec<Trial> {
     vec![

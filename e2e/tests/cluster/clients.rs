@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 use tokio::process::Command;
 use vingt_e2e::virtual_node::VirtualNode;
 
+use crate::manifests::job;
 use crate::space::{Space, emulator, partitions};
 use crate::suite::{Needs, Suite};
-use crate::waits::job;
 
 pub fn trials(suite: &Suite) -> Vec<Trial> {
     vec![suite.trial(

@@ -13,6 +13,7 @@ mod dump;
 mod gangs;
 mod geometry;
 mod http;
+mod manifests;
 mod nodes;
 mod operator_crash;
 mod path;

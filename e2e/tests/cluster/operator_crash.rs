@@ -19,6 +19,7 @@ use vingt_e2e::{Lab, LabConfig, wait_for};
 
 use crate::audit::Auditor;
 use crate::dump;
+use crate::manifests::{self, job};
 use crate::space::{SOON, Space, gated};
 use crate::suite::{Suite, start};
 
@@ -87,7 +88,8 @@ async fn once(space: &Space<'_>, proxy: &CutProxy, nth: usize, side: Side) -> Re
     let letter = if side == Side::Before { 'b' } else { 'a' };
     let (gang, pod) = (format!("g{nth}{letter}"), format!("p{nth}{letter}"));
     proxy.arm(nth, side);
-    space.apply(&objects(&gang, &pod)).await?;
+    space.apply(&job(&gang, 4, "profile: 2g.20gb")).await?;
+    space.apply(&manifests::pod(&pod, "mig-1g.10gb")).await?;
     let seen = AtomicBool::new(false);
     wait_for(SOON, "the gang and the pod to run", || async {
         when_cut(space, proxy, &gang, &seen).await?;
@@ -162,29 +164,4 @@ async fn whole_or_none(space: &Space<'_>, gang: &str) -> Result<()> {
         ensure!(!stays, "{free} workers of {gang} may start, but of claim {name}: {why}");
     }
     Ok(())
-}
-
-fn objects(gang: &str, pod: &str) -> String {
-    format!(
-        "
-apiVersion: vingt.dev/v1alpha1
-kind: TrainingJob
-metadata: {{name: {gang}}}
-spec:
-  workers: 4
-  gpu: {{profile: 2g.20gb}}
-  template:
-    spec:
-      nodeSelector: @nodes
-      containers: [{{name: train, image: example.invalid/x}}]
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: {pod}}}
-spec:
-  nodeSelector: @nodes
-  resourceClaims: [{{name: gpu, resourceClaimTemplateName: mig-1g.10gb}}]
-  containers: [{{name: c, image: example.invalid/x, resources: {{claims: [{{name: gpu}}]}}}}]
-"
-    )
 }

@@ -12,6 +12,7 @@ use serde_json::json;
 use vingt_crds::{InferenceJob, TrainingJob};
 use vingt_e2e::wait_for;
 
+use crate::manifests::{job, pod};
 use crate::nodes::Nodes;
 use crate::space::{SOON, Space, emulator, gated};
 use crate::suite::{Needs, Suite};
@@ -52,21 +53,8 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
     ]
 }
 
-const GANG: &str = "
-apiVersion: vingt.dev/v1alpha1
-kind: TrainingJob
-metadata: {name: sweep}
-spec:
-  workers: 4
-  gpu: {profile: 2g.20gb}
-  template:
-    spec:
-      nodeSelector: @nodes
-      containers: [{name: train, image: example.invalid/x}]
-";
-
 async fn gang(space: &Space<'_>) -> Result<()> {
-    space.apply(GANG).await?;
+    space.apply(&job("sweep", 4, "profile: 2g.20gb")).await?;
     let status = space.training_is("sweep", "Running").await?;
     let node = space.node(0)?.name();
     ensure!(status.workers == "4/4" && status.nodes == node, "{} on {}", status.workers, status.nodes);
@@ -106,11 +94,12 @@ async fn gang(space: &Space<'_>) -> Result<()> {
 }
 
 async fn over(space: &Space<'_>) -> Result<()> {
-    let job = GANG.replace(
+    let plain = job("sweep", 4, "profile: 2g.20gb");
+    let job = plain.replace(
         "  template:\n",
         "  template:\n    metadata: {annotations: {lab.vingt.dev/run-seconds: \"1\"}}\n",
     );
-    ensure_ne(&job, GANG)?;
+    ensure_ne(&job, &plain)?;
     space.apply(&job).await?;
     space.training_is("sweep", "Succeeded").await?;
     space.nodes_are_empty().await?;
@@ -174,22 +163,7 @@ spec:
 }
 
 async fn whole_gpus(space: &Space<'_>) -> Result<()> {
-    space
-        .apply(
-            "
-apiVersion: vingt.dev/v1alpha1
-kind: TrainingJob
-metadata: {name: pretrain}
-spec:
-  workers: 2
-  gpu: {count: 8}
-  template:
-    spec:
-      nodeSelector: @nodes
-      containers: [{name: train, image: example.invalid/x}]
-",
-        )
-        .await?;
+    space.apply(&job("pretrain", 2, "count: 8")).await?;
     let status = space.training_is("pretrain", "Running").await?;
     let nodes: BTreeSet<&str> = status.assignments.iter().map(|worker| worker.node.as_str()).collect();
     ensure!(nodes.len() == 2, "not on two nodes: {nodes:?}");
@@ -203,33 +177,8 @@ spec:
 }
 
 async fn memory(space: &Space<'_>) -> Result<()> {
-    space
-        .apply(
-            "
-apiVersion: vingt.dev/v1alpha1
-kind: TrainingJob
-metadata: {name: big}
-spec:
-  workers: 1
-  gpu: {memory: 30Gi}
-  template:
-    spec:
-      nodeSelector: @nodes
-      containers: [{name: train, image: example.invalid/x}]
----
-apiVersion: vingt.dev/v1alpha1
-kind: TrainingJob
-metadata: {name: small}
-spec:
-  workers: 1
-  gpu: {memory: 9Gi}
-  template:
-    spec:
-      nodeSelector: @nodes
-      containers: [{name: train, image: example.invalid/x}]
-",
-        )
-        .await?;
+    space.apply(&job("big", 1, "memory: 30Gi")).await?;
+    space.apply(&job("small", 1, "memory: 9Gi")).await?;
     space.training_is("big", "Running").await?;
     space.training_is("small", "Running").await?;
     let held = space.holds(2).await?;
@@ -331,17 +280,10 @@ spec:
 }
 
 async fn bare(space: &Space<'_>) -> Result<()> {
+    space.apply(&pod("notebook", "mig-1g.20gb")).await?;
     space
         .apply(
             "
-apiVersion: v1
-kind: Pod
-metadata: {name: notebook}
-spec:
-  nodeSelector: @nodes
-  resourceClaims: [{name: gpu, resourceClaimTemplateName: mig-1g.20gb}]
-  containers: [{name: c, image: example.invalid/x, resources: {claims: [{name: gpu}]}}]
----
 apiVersion: v1
 kind: Pod
 metadata: {name: plain}

@@ -17,9 +17,9 @@ use vingt_e2e::{Lab, wait_for};
 
 use crate::audit::Auditor;
 use crate::dump;
+use crate::manifests::{job, pod};
 use crate::space::{SOON, Space, gated};
 use crate::suite::Suite;
-use crate::waits::job;
 
 /// Trials that want the lab for themselves, after all others.
 pub fn trials(suite: &Suite) -> Vec<Trial> {
@@ -112,17 +112,10 @@ apiVersion: v1
 kind: Pod
 metadata: {name: plain}
 spec: {nodeSelector: @nodes, containers: [{name: c, image: example.invalid/x}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: waits}
-spec:
-  nodeSelector: @nodes
-  resourceClaims: [{name: gpu, resourceClaimTemplateName: mig-1g.10gb}]
-  containers: [{name: c, image: example.invalid/x, resources: {claims: [{name: gpu}]}}]
 ",
         )
         .await?;
+    space.apply(&pod("waits", "mig-1g.10gb")).await?;
     space.apply(OUTSIDE).await?;
     space.pod_is("plain", "Running").await?;
     let pods: Api<Pod> = Api::namespaced(space.admin.clone(), "t-outside");
@@ -225,25 +218,11 @@ spec:
   replicas: 1
   gpu: {profile: 1g.10gb}
   template: {spec: {nodeSelector: @nodes, containers: [{name: c, image: example.invalid/x}]}}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: stays}
-spec:
-  nodeSelector: @nodes
-  resourceClaims: [{name: gpu, resourceClaimTemplateName: mig-1g.10gb}]
-  containers: [{name: c, image: example.invalid/x, resources: {claims: [{name: gpu}]}}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: gated}
-spec:
-  nodeSelector: @nodes
-  resourceClaims: [{name: gpu, resourceClaimTemplateName: mig-4g.40gb}]
-  containers: [{name: c, image: example.invalid/x, resources: {claims: [{name: gpu}]}}]
 ",
         )
         .await?;
+    space.apply(&pod("stays", "mig-1g.10gb")).await?;
+    space.apply(&pod("gated", "mig-4g.40gb")).await?;
     space.inference_is("serves", "1/1").await?;
     let stays = space.pod_is("stays", "Running").await?;
     space.waits_for("gated", "left").await?;
@@ -281,19 +260,7 @@ spec:
     })
     .await?;
     // What still runs is known again, and nothing of it is given away.
-    space
-        .apply(
-            "
-apiVersion: v1
-kind: Pod
-metadata: {name: again}
-spec:
-  nodeSelector: @nodes
-  resourceClaims: [{name: gpu, resourceClaimTemplateName: mig-1g.10gb}]
-  containers: [{name: c, image: example.invalid/x, resources: {claims: [{name: gpu}]}}]
-",
-        )
-        .await?;
+    space.apply(&pod("again", "mig-1g.10gb")).await?;
     space.pod_is("again", "Running").await?;
     space.training_is("runs", "Running").await?;
     space.inference_is("serves", "1/1").await?;

@@ -13,9 +13,9 @@ use vingt_crds::{Tenant, names};
 use vingt_e2e::wait_for;
 
 use crate::http::{Call, User};
+use crate::manifests::{job, pod as pod_with};
 use crate::space::{SOON, Space, gated};
 use crate::suite::{Needs, Suite};
-use crate::waits::job;
 
 pub fn trials(suite: &Suite) -> Vec<Trial> {
     let limited = |id| Needs { limit: Some("1"), ..Needs::mig(id, 1) };
@@ -104,7 +104,7 @@ async fn edit(space: &Space<'_>) -> Result<()> {
     create(&job("runs", 2, "profile: 3g.40gb")).await?;
     space.training_is("runs", "Running").await?;
     create(&job("late", 1, "profile: 1g.10gb")).await?;
-    create(POD).await?;
+    create(&pod_with("gated", "mig-1g.10gb")).await?;
     space.waits_for("gated", "left").await?;
 
     let worker = space.pods().await?.into_iter().find(|pod| pod.name_any().starts_with("runs-"));
@@ -175,16 +175,6 @@ async fn edit(space: &Space<'_>) -> Result<()> {
     space.holds(2).await?;
     space.uses(56).await
 }
-
-const POD: &str = "
-apiVersion: v1
-kind: Pod
-metadata: {name: gated}
-spec:
-  nodeSelector: @nodes
-  resourceClaims: [{name: gpu, resourceClaimTemplateName: mig-1g.10gb}]
-  containers: [{name: c, image: example.invalid/x, resources: {claims: [{name: gpu}]}}]
-";
 
 const REFUSED: [(&str, &str, &str); 5] = [
     (

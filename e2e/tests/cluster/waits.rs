@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use vingt_crds::{Tenant, TrainingJob, TrainingJobStatus};
 use vingt_e2e::wait_for;
 
+use crate::manifests::{job, pod};
 use crate::space::{SOON, Space};
 use crate::suite::{Needs, Suite};
 
@@ -50,24 +51,6 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
             Box::pin(pods(s))
         }),
     ]
-}
-
-/// A job of `workers`, each with `gpu`.
-pub fn job(name: &str, workers: u32, gpu: &str) -> String {
-    format!(
-        "
-apiVersion: vingt.dev/v1alpha1
-kind: TrainingJob
-metadata: {{name: {name}}}
-spec:
-  workers: {workers}
-  gpu: {{{gpu}}}
-  template:
-    spec:
-      nodeSelector: @nodes
-      containers: [{{name: train, image: example.invalid/x}}]
-"
-    )
 }
 
 /// Creates a job that cannot start; answers its first status with a reason,
@@ -193,13 +176,6 @@ async fn no_tenant(space: &Space<'_>) -> Result<()> {
 }
 
 async fn pods(space: &Space<'_>) -> Result<()> {
-    let pod = |name: &str, template: &str| {
-        format!(
-            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{nodeSelector: @nodes, \
-             resourceClaims: [{{name: gpu, resourceClaimTemplateName: {template}}}], \
-             containers: [{{name: c, image: example.invalid/x, resources: {{claims: [{{name: gpu}}]}}}}]}}}}"
-        )
-    };
     space.apply(&pod("first", "mig-1g.10gb")).await?;
     space.pod_is("first", "Running").await?;
     space.apply(&pod("second", "mig-1g.10gb")).await?;

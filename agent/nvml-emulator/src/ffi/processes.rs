@@ -42,8 +42,7 @@ nvml! {
         count: Out<u32>,
         infos: Out<nvmlProcessInfo_v1_t>,
     ) |session| {
-        session.view()?.device(device)?;
-        set_list(&count, &infos, &[])
+        no_processes(session, device, &count, &infos)
     }
 
     fn nvmlDeviceGetGraphicsRunningProcesses_v2(
@@ -51,8 +50,7 @@ nvml! {
         count: Out<u32>,
         infos: Out<nvmlProcessInfo_v2_t>,
     ) |session| {
-        session.view()?.device(device)?;
-        set_list(&count, &infos, &[])
+        no_processes(session, device, &count, &infos)
     }
 
     fn nvmlDeviceGetGraphicsRunningProcesses_v3(
@@ -60,8 +58,7 @@ nvml! {
         count: Out<u32>,
         infos: Out<nvmlProcessInfo_v2_t>,
     ) |session| {
-        session.view()?.device(device)?;
-        set_list(&count, &infos, &[])
+        no_processes(session, device, &count, &infos)
     }
 
     fn nvmlDeviceGetMPSComputeRunningProcesses(
@@ -69,8 +66,7 @@ nvml! {
         count: Out<u32>,
         infos: Out<nvmlProcessInfo_v1_t>,
     ) |session| {
-        session.view()?.device(device)?;
-        set_list(&count, &infos, &[])
+        no_processes(session, device, &count, &infos)
     }
 
     fn nvmlDeviceGetMPSComputeRunningProcesses_v2(
@@ -78,8 +74,7 @@ nvml! {
         count: Out<u32>,
         infos: Out<nvmlProcessInfo_v2_t>,
     ) |session| {
-        session.view()?.device(device)?;
-        set_list(&count, &infos, &[])
+        no_processes(session, device, &count, &infos)
     }
 
     fn nvmlDeviceGetMPSComputeRunningProcesses_v3(
@@ -87,9 +82,18 @@ nvml! {
         count: Out<u32>,
         infos: Out<nvmlProcessInfo_v2_t>,
     ) |session| {
-        session.view()?.device(device)?;
-        set_list(&count, &infos, &[])
+        no_processes(session, device, &count, &infos)
     }
+}
+
+fn no_processes<T: Copy>(
+    session: &Session,
+    device: DeviceHandle,
+    count: &Out<u32>,
+    infos: &Out<T>,
+) -> Result<(), Code> {
+    session.view()?.device(device)?;
+    set_list(count, infos, &[])
 }
 
 fn processes_of(session: &Session, device: DeviceHandle) -> Result<Vec<nvmlProcessInfo_v2_t>, Code> {
