@@ -16,7 +16,6 @@
 
 mod audit;
 mod claims;
-#[cfg(test)]
 mod evict;
 mod geometry;
 pub mod learn;

@@ -48,6 +48,9 @@ struct Group<'g, 's, 'a> {
     pods: Option<u64>,
 }
 
+/// Victims, and how they compare.
+type Ranked<'a> = (Rank<'a>, Vec<usize>);
+
 /// A choice, as it is compared: less is better.
 type Rank<'a> = (UnitMs, usize, Vec<(Reverse<i64>, &'a str, usize)>);
 
@@ -86,7 +89,7 @@ impl<'a> Lift<'_, 'a> {
         on_one_gpu: bool,
         questions: &mut u32,
     ) -> Option<Vec<usize>> {
-        let mut best: Option<(Rank<'a>, Vec<usize>)> = None;
+        let mut best: Option<Ranked<'a>> = None;
         for group in self.by_spot(candidates, on_one_gpu) {
             let least = group.iter().map(|at| self.lost(*at)).min().unwrap_or(UnitMs::MAX);
             let bound = best.as_ref().map(|((lost, count, _), _)| (*lost, *count));
@@ -104,7 +107,7 @@ impl<'a> Lift<'_, 'a> {
     /// For each pod the node on which the least is lost, until all have room; then, without those to spare.
     fn node_by_node(&mut self, candidates: &[usize], questions: &mut u32) -> Option<Vec<usize>> {
         let mut groups = self.by_spot(candidates, false);
-        let mut known: Vec<Option<Option<(Rank<'a>, Vec<usize>)>>> = vec![None; groups.len()];
+        let mut known: Vec<Option<Option<Ranked<'a>>>> = vec![None; groups.len()];
         let mut chosen: Vec<usize> = Vec::new();
         while self.cluster.count(self.shape) < u64::from(self.workload.pods) && *questions > 0 {
             let one_more = self.cluster.count(self.shape) + 1;
@@ -147,7 +150,7 @@ impl<'a> Lift<'_, 'a> {
         pods: Option<u64>,
         bound: Option<(UnitMs, usize)>,
         questions: &mut u32,
-    ) -> Option<(Rank<'a>, Vec<usize>)> {
+    ) -> Option<Ranked<'a>> {
         let running = &self.snapshot.running;
         let candidate = |at: &usize| Candidate {
             lost: self.lost(*at),

@@ -2,12 +2,13 @@
 //! and which of several, so that the least work is lost. Whose turn it is, and
 //! whether something fits as things are, is not decided here.
 
+mod defragment;
 mod lift;
 mod reclaim;
 mod room;
 mod victims;
 
-pub(crate) use room::{Evictor, Room, Wanted};
+pub(crate) use room::{Evictor, Wanted};
 
 #[cfg(test)]
 mod tests;

@@ -94,6 +94,21 @@ impl<'a> Rights<'a> {
         self.snapshot.settings.reclaim && branches.into_iter().any(|branch| self.within(by, branch, tree))
     }
 
+    /// Whether `running`, if it made room for `by` and then found none itself, might ask it to leave again.
+    pub fn could_take_back(&self, by: Claimant, running: &Running, tree: &Tree<'_>) -> bool {
+        let Settings { reclaim, preemption, .. } = self.snapshot.settings;
+        let Some(of) = tree.find(&running.tenant) else { return false };
+        if of == by.tenant {
+            return preemption && running.priority > by.priority;
+        }
+        let within = |branch| self.held(branch, tree) <= self.guaranteed(branch, tree);
+        let beyond =
+            |branch| self.held(branch, tree).saturating_add(by.units) > self.guaranteed(branch, tree);
+        reclaim
+            && self.branches(of, by.tenant, tree).into_iter().all(within)
+            && self.spared(by.tenant, of, tree).into_iter().all(beyond)
+    }
+
     /// Whether all of these, each of which `by` may ask to leave, may be asked together.
     pub fn all_may_leave<'r>(
         &self,

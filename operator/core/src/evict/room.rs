@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::defragment;
 use super::lift::Lift;
 use super::reclaim::{Claimant, Rights};
 use super::victims::QUESTIONS;
-use crate::model::{Eviction, PodPlacement, Replacement, Running, Snapshot, UnitMs, Units};
+use crate::model::{Eviction, EvictionReason, PodPlacement, Replacement, Running, Snapshot, UnitMs, Units};
 use crate::placement::{Cluster, Shapes};
 use crate::queue::tree::Tree;
 
@@ -28,7 +29,11 @@ pub(crate) struct Evictor<'a> {
     pub(super) now_ms: i64,
     pub(super) rights: Rights<'a>,
     /// Who is about to leave, with those asked in this cycle.
-    leaving: Vec<usize>,
+    pub(super) leaving: Vec<usize>,
+    /// Moves that this cycle makes.
+    pub(super) moves: u32,
+    /// Workloads for which moves may still be looked for.
+    pub(super) move_searches: u32,
     /// Who is asked to leave or to move in this cycle.
     asked: BTreeSet<usize>,
     /// For each tenant, the lowest priority of what may be asked to leave.
@@ -46,14 +51,12 @@ pub(crate) struct Room {
     pub pods: Vec<PodPlacement>,
     /// What its tenant will be charged.
     pub units: Units,
-    /// When it is free at the latest, in milliseconds since 1970, if that is known.
-    pub free_ms: Option<i64>,
-    /// How many leave it.
-    pub leaving: u32,
     /// Who is asked to leave.
     pub evictions: Vec<Eviction>,
     /// Who is replaced.
     pub replacements: Vec<Replacement>,
+    /// Where those go who move: their shapes and places.
+    pub elsewhere: Vec<(usize, Vec<PodPlacement>)>,
 }
 
 /// Who waits for room.
@@ -85,6 +88,8 @@ impl<'a> Evictor<'a> {
             leaving: leaving.collect(),
             asked: BTreeSet::new(),
             lowest,
+            moves: 0,
+            move_searches: defragment::SEARCHES,
             searches: SEARCHES,
             questions: QUESTIONS_IN_CYCLE,
             hopeless: BTreeMap::new(),
@@ -137,14 +142,22 @@ impl<'a> Evictor<'a> {
         room
     }
 
-    /// Asks those to leave whom this room needs.
-    pub fn ask(&mut self, room: &Room, tree: &Tree<'a>) {
+    /// Asks those to leave, or to move, whom this room needs, and keeps the places where they go for this cycle.
+    pub fn ask(&mut self, room: &Room, cluster: &mut Cluster<'a>, tree: &Tree<'a>) {
         for eviction in &room.evictions {
             self.leaving.push(eviction.running);
             self.asked.insert(eviction.running);
-            self.rights.leaves(&self.snapshot.running[eviction.running], tree);
+            if eviction.reason == EvictionReason::Moved {
+                self.moves = self.moves.saturating_add(1);
+            } else {
+                self.rights.leaves(&self.snapshot.running[eviction.running], tree);
+            }
         }
         self.asked.extend(room.replacements.iter().map(|replacement| replacement.running));
+        self.moves = self.moves.saturating_add(u32::try_from(room.replacements.len()).unwrap_or(u32::MAX));
+        for (shape, pods) in &room.elsewhere {
+            cluster.close(*shape, pods);
+        }
         // Those who found nothing may now find that some leave.
         self.hopeless.clear();
     }
@@ -192,20 +205,7 @@ impl<'a> Evictor<'a> {
         cluster: &mut Cluster<'a>,
         tree: &Tree<'a>,
     ) -> Option<Room> {
-        let workload = &self.snapshot.waiting[wanted.workload];
-        let shape = self.shapes.shape_of[wanted.workload];
-        for at in victims {
-            cluster.release(*at);
-        }
-        let placed = cluster.place_workload(shape, workload).map(|placed| {
-            let place = (placed.pods.clone(), placed.units);
-            cluster.take_back(shape, placed);
-            place
-        });
-        for at in victims {
-            cluster.restore(*at);
-        }
-        let (pods, units) = placed?;
+        let (pods, units) = self.place_without(wanted.workload, victims, cluster)?;
         let by = Claimant { units, ..by };
         let eviction = |at: &usize| {
             let running = &self.snapshot.running[*at];
@@ -213,23 +213,41 @@ impl<'a> Evictor<'a> {
             Some(Eviction { running: *at, by: wanted.workload, reason, lost: lost(running, self.now_ms) })
         };
         let evictions = victims.iter().map(eviction).collect::<Option<Vec<_>>>()?;
-        let (free_ms, others) = self.free(&pods, victims);
-        let leaving = u32::try_from(victims.len() + others).unwrap_or(u32::MAX);
-        Some(Room { pods, units, free_ms: Some(free_ms), leaving, evictions, replacements: Vec::new() })
+        let (replacements, elsewhere) = (Vec::new(), Vec::new());
+        Some(Room { pods, units, evictions, replacements, elsewhere })
     }
 
-    /// When these places are free at the latest once `victims` are asked to leave, and how many others leave them.
-    pub(super) fn free(&self, pods: &[PodPlacement], victims: &[usize]) -> (i64, usize) {
-        let nodes: BTreeSet<_> = pods.iter().map(|pod| pod.node).collect();
-        let there =
-            |at: &&usize| self.snapshot.running[**at].pods.iter().any(|pod| nodes.contains(&pod.node));
-        let leaves_ms = |at: &usize| {
-            let Running { leaves_ms, grace_ms, .. } = self.snapshot.running[*at];
-            leaves_ms.unwrap_or_else(|| self.now_ms.saturating_add(grace_ms))
-        };
-        let others: Vec<usize> = self.leaving.iter().filter(there).copied().collect();
-        let last = victims.iter().chain(&others).map(leaves_ms).max();
-        (last.unwrap_or(self.now_ms).max(self.now_ms), others.len())
+    /// The place that a workload gets once these are gone, and what its tenant is charged for it.
+    pub(super) fn place_without(
+        &self,
+        workload: usize,
+        gone: &[usize],
+        cluster: &mut Cluster<'a>,
+    ) -> Option<(Vec<PodPlacement>, Units)> {
+        let shape = self.shapes.shape_of[workload];
+        for at in gone {
+            cluster.release(*at);
+        }
+        let placed = cluster.place_workload(shape, &self.snapshot.waiting[workload]).map(|placed| {
+            let place = (placed.pods.clone(), placed.units);
+            cluster.take_back(shape, placed);
+            place
+        });
+        for at in gone {
+            cluster.restore(*at);
+        }
+        placed
+    }
+}
+
+impl Room {
+    /// Who leaves it, and when at the latest, in milliseconds since 1970; [`i64::MAX`] if that is not known.
+    pub fn who_leaves(&self, snapshot: &Snapshot, now_ms: i64) -> impl Iterator<Item = (usize, i64)> {
+        let leaves_ms = move |at: usize| now_ms.saturating_add(snapshot.running[at].grace_ms.max(0));
+        let evicted =
+            self.evictions.iter().map(move |eviction| (eviction.running, leaves_ms(eviction.running)));
+        // When a replacement is ready is not known.
+        evicted.chain(self.replacements.iter().map(|replacement| (replacement.running, i64::MAX)))
     }
 }
 

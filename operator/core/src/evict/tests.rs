@@ -1,4 +1,8 @@
-//! What must hold of every choice of victims.
+//! What must hold of every choice of victims, and of all of them over time.
 
+mod loops;
+mod moves;
 mod reclaim;
+mod room;
 mod victims;
+mod world;

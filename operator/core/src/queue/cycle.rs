@@ -8,7 +8,8 @@ use super::order::Order;
 use super::reason::{Obstacle, Reasons};
 use super::tree::{Tightest, Tree};
 use super::way::Load;
-use crate::model::{Admission, Plan, PodPlacement, Snapshot, Units, Wait, Workload};
+use crate::evict::{Evictor, Wanted};
+use crate::model::{Admission, Eviction, Plan, PodPlacement, Replacement, Snapshot, Units, Wait, Workload};
 use crate::placement::{Cluster, Shapes};
 use crate::policy::Scorer;
 
@@ -44,7 +45,8 @@ pub fn plan_with(snapshot: &Snapshot, scorer: &Scorer, now_ms: i64) -> Plan {
     homeless.sort_by_key(|index| (&snapshot.waiting[*index].key, *index));
     obstacles.extend(homeless.into_iter().map(|index| (index, Obstacle::NoTenant)));
 
-    let Cycle { mut cluster, tree, keeper, .. } = cycle;
+    let Cycle { mut cluster, tree, keeper, evictions, replacements, .. } = cycle;
+    (plan.evictions, plan.replacements) = (evictions, replacements);
     plan.reservations = keeper.reservations();
     let mut reasons = Reasons::new(snapshot, &shapes, &mut cluster, &tree, &keeper);
     reasons.look_at(&obstacles);
@@ -72,6 +74,10 @@ struct Cycle<'a> {
     hopeless: BTreeMap<usize, u32>,
     /// By shape and by what was open: the least number of pods that did not fit into what is kept.
     no_backfill: BTreeMap<(usize, Vec<usize>), u32>,
+    /// Once somebody may have to leave or to move for others.
+    evictor: Option<Evictor<'a>>,
+    evictions: Vec<Eviction>,
+    replacements: Vec<Replacement>,
 }
 
 impl<'a> Cycle<'a> {
@@ -94,6 +100,9 @@ impl<'a> Cycle<'a> {
             overtaken: false,
             hopeless: BTreeMap::new(),
             no_backfill: BTreeMap::new(),
+            evictor: None,
+            evictions: Vec::new(),
+            replacements: Vec::new(),
             tree,
         }
     }
@@ -188,7 +197,7 @@ impl<'a> Cycle<'a> {
         match blocked {
             Obstacle::Quota { needs } if waited => self.hold_back(index, tenant, needs),
             Obstacle::Room => {
-                if let Some(kept) = self.make_room(index, tenant, waited) {
+                if let Some(kept) = self.make_room(index, tenant, needs, waited) {
                     // What is kept for others may hide a place where nobody is in the way.
                     let free = self.keeper.get(kept).is_free();
                     let waits = || Err(Obstacle::Reserved(kept));
@@ -271,6 +280,12 @@ impl<'a> Cycle<'a> {
             }
             Err(blocked) => blocked,
         };
+        if matches!(blocked, Obstacle::Room) && self.keeper.get(own).free_ms.is_none() {
+            if let Some(kept) = self.ask_for_room(index, tenant, needs) {
+                self.keeper.started(own, true, &mut self.cluster);
+                return Err(Obstacle::Reserved(kept));
+            }
+        }
         self.keeper.close(own, &mut self.cluster, &mut self.tree);
         if let Some(admission) = self.backfill(index, tenant, needs) {
             self.keeper.give_up(own);
@@ -311,8 +326,11 @@ impl<'a> Cycle<'a> {
     }
 
     /// Makes room for a workload that has none: keeps a place that becomes free, so that it starts there.
-    fn make_room(&mut self, index: usize, tenant: usize, waited: bool) -> Option<usize> {
+    fn make_room(&mut self, index: usize, tenant: usize, needs: Units, waited: bool) -> Option<usize> {
         if let Some(kept) = self.keep_what_becomes_free(index, tenant, true) {
+            return Some(kept);
+        }
+        if let Some(kept) = self.ask_for_room(index, tenant, needs) {
             return Some(kept);
         }
         let drains = u32::try_from(self.keeper.drains()).unwrap_or(u32::MAX);
@@ -357,6 +375,32 @@ impl<'a> Cycle<'a> {
             return None;
         }
         self.keep(index, tenant, place)
+    }
+
+    /// Asks others to leave, or to move, whom the workload may ask, and keeps the place that they free.
+    fn ask_for_room(&mut self, index: usize, tenant: usize, needs: Units) -> Option<usize> {
+        let (snapshot, shapes, now_ms) = (self.snapshot, self.shapes, self.now_ms);
+        let left = self.left_for_others(tenant);
+        let (tree, cluster) = (&self.tree, &mut self.cluster);
+        let mut evictor = self.evictor.take().unwrap_or_else(|| Evictor::of(snapshot, shapes, tree, now_ms));
+        let wanted = Wanted { workload: index, tenant, units: needs };
+        let room = evictor.evict(wanted, cluster, tree).or_else(|| evictor.rearrange(wanted, cluster, tree));
+        let kept = room.filter(|room| room.units <= left).and_then(|room| {
+            for (running, leaves_ms) in room.who_leaves(snapshot, now_ms) {
+                self.ends.ask(running, Some(leaves_ms));
+            }
+            let kept = self.keep(index, tenant, Place { pods: room.pods.clone(), units: room.units });
+            if kept.is_none() {
+                room.who_leaves(snapshot, now_ms).for_each(|(running, _)| self.ends.ask(running, None));
+                return None;
+            }
+            evictor.ask(&room, &mut self.cluster, &self.tree);
+            self.evictions.extend(room.evictions);
+            self.replacements.extend(room.replacements);
+            kept
+        });
+        self.evictor = Some(evictor);
+        kept
     }
 
     /// Keeps what becomes free under the limits of its tenants for a workload that needs more than there is, unless

@@ -21,7 +21,7 @@ pub(super) struct Ends<'a> {
     order: Vec<usize>,
     /// How many of them have been asked to leave.
     leaving: usize,
-    /// When those who have been asked leave.
+    /// When those who have been asked leave; [`i64::MAX`] if that is not known.
     leaves_ms: Vec<Option<i64>>,
     /// What is used where.
     pub ground: Ground<'a>,
@@ -79,6 +79,11 @@ impl<'a> Ends<'a> {
         order.sort_by_key(|at| (ends.end(*at), &snapshot.running[*at].key, *at));
         ends.leaving = order.partition_point(|at| matches!(ends.end(*at), End::Leaves(_)));
         Self { order, ..ends }
+    }
+
+    /// Counts someone as asked to leave at this time, [`i64::MAX`] if that is not known, or as not asked any more.
+    pub fn ask(&mut self, running: usize, leaves_ms: Option<i64>) {
+        self.leaves_ms[running] = leaves_ms;
     }
 
     fn end(&self, running: usize) -> End {
@@ -231,8 +236,8 @@ impl InTheWay {
 impl End {
     fn at_ms(self) -> Option<i64> {
         match self {
+            Self::Leaves(i64::MAX) | Self::Unknown(_) | Self::Never => None,
             Self::Leaves(ms) | Self::Known(ms) => Some(ms),
-            Self::Unknown(_) | Self::Never => None,
         }
     }
 }

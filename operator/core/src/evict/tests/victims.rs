@@ -58,14 +58,14 @@ const NAMES: [&str; 9] = ["e", "b", "h", "a", "i", "c", "g", "f", "d"];
 fn best(candidates: &[Candidate<'_>], groups: &Groups) -> Option<(u64, Vec<usize>)> {
     let sets = (0..1_u16 << candidates.len()).filter(|set| groups.enough(*set) && groups.allowed(*set));
     let ranked = sets.map(|set| {
-        let mut list: Vec<usize> = (0..candidates.len()).filter(|at| set >> at & 1 == 1).collect();
-        list.sort_by_key(|at| (Reverse(candidates[*at].admitted_ms), candidates[*at].key));
-        let lost: u64 = list.iter().map(|at| candidates[*at].lost).sum();
+        let mut members: Vec<usize> = (0..candidates.len()).filter(|at| set >> at & 1 == 1).collect();
+        members.sort_by_key(|at| (Reverse(candidates[*at].admitted_ms), candidates[*at].key));
+        let lost: u64 = members.iter().map(|at| candidates[*at].lost).sum();
         let names: Vec<_> =
-            list.iter().map(|at| (Reverse(candidates[*at].admitted_ms), candidates[*at].key)).collect();
-        (lost, list.len(), names, list)
+            members.iter().map(|at| (Reverse(candidates[*at].admitted_ms), candidates[*at].key)).collect();
+        (lost, members.len(), names, members)
     });
-    ranked.min().map(|(lost, _, _, list)| (lost, list))
+    ranked.min().map(|(lost, _, _, members)| (lost, members))
 }
 
 proptest! {
