@@ -41,7 +41,7 @@ impl Screen {
         let terminal = std::io::stdout().is_terminal();
         let wanted = || terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self {
-            width: Table::new().width().filter(|_| terminal).unwrap_or(WIDTH),
+            width: if terminal { width() } else { WIDTH },
             colours: match colours {
                 ColourChoice::Auto => wanted(),
                 ColourChoice::Always => true,
@@ -49,6 +49,11 @@ impl Screen {
             },
             terminal,
         }
+    }
+
+    /// The same, as wide as it is now.
+    pub fn resized(self) -> Self {
+        Self { width: if self.terminal { width() } else { self.width }, ..self }
     }
 
     /// `text` in the `index`th colour.
@@ -93,6 +98,11 @@ impl Screen {
         }
         table.lines().fold(String::new(), |text, line| text + line.trim_end() + "\n")
     }
+}
+
+/// Columns of the terminal.
+fn width() -> u16 {
+    Table::new().width().unwrap_or(WIDTH)
 }
 
 /// A cell of plain text.

@@ -57,6 +57,7 @@ enum Output {
 pub async fn run(cluster: &Cluster, args: &TopArgs, screen: Screen) -> anyhow::Result<()> {
     loop {
         let picture = look(cluster).await?;
+        let screen = screen.resized();
         let text = match (args.output, args.what) {
             (Output::Json, _) => {
                 serde_json::to_string_pretty(&picture).context("the picture as JSON")? + "\n"
