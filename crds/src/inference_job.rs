@@ -113,7 +113,7 @@ pub struct InferenceJobStatus {
     /// `metadata.generation` this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Conditions: QuotaReserved, Admitted, PodsReady, Ready, Reconciling.
+    /// Conditions: QuotaReserved, Admitted, PodsReady, Evicted, Preempted, Ready, Reconciling.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

@@ -484,4 +484,4 @@ async fn prepare(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -12,6 +12,7 @@ mod cycle;
 mod events;
 mod evict;
 mod gangs;
+mod guarantee;
 mod moves;
 mod past;
 mod pods;

@@ -72,6 +72,8 @@ pub fn next(
     status.why = why;
 
     let message = status.why.clone();
+    let last = status.evictions.as_ref().and_then(|evictions| evictions.last.as_ref());
+    let evicted = last.map(|last| (last.reason.clone(), last.by.clone()));
     let mut set = |type_, truth, reason: &str, message: &str| {
         set_condition(&mut status.conditions, type_, truth, reason, message, generation, now);
     };
@@ -81,6 +83,13 @@ pub fn next(
     }
     let all = invalid.is_none() && waits.is_none() && known.ready >= wanted;
     set(ConditionType::PodsReady, all, state, &format!("{} of {wanted} replicas are ready", known.ready));
+    if let Some((reason, by)) = evicted {
+        let message =
+            if all { "all replicas run again".to_owned() } else { format!("a replica was evicted for {by}") };
+        for type_ in [ConditionType::Evicted, ConditionType::Preempted] {
+            set(type_, !all, if all { "Admitted" } else { &reason }, &message);
+        }
+    }
     set(ConditionType::Ready, all && !job.spec.suspend, state, &message);
     set(ConditionType::Reconciling, matches!(state, "Waiting" | "Starting" | "Degraded"), state, &message);
     status

@@ -9,7 +9,7 @@ use crate::metrics::Metrics;
 use crate::settings::Loaded;
 
 /// An engine whose writes never get an answer.
-fn engine() -> Engine {
+pub fn engine() -> Engine {
     let client = Client::try_from(Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap();
     let metrics = Metrics::new().unwrap();
     Engine::new(Setup {
