@@ -170,7 +170,8 @@ pub struct Tenant {
     pub used: Units,
     /// What its own workloads held of late, older use counting less ([`Settings::half_life_ms`]).
     pub recent: UnitMs,
-    /// When a workload of its own was last admitted, in milliseconds since 1970; 0 is never.
+    /// When a workload of its own was last admitted in its turn ([`Plan::out_of_turn`]), in milliseconds since 1970; 0
+    /// is never.
     pub last_admitted_ms: i64,
 }
 

@@ -11,6 +11,9 @@ use super::{DeviceIndex, NodeIndex, UnitMs, Units};
 pub struct Plan {
     /// Workloads that are placed whole, in the order they were decided.
     pub admissions: Vec<Admission>,
+    /// Of these, the workloads that go before one of their own tenant that is ahead, has waited long and goes on
+    /// waiting: they do not count for [`super::Tenant::last_admitted_ms`], or that one would never be old.
+    pub out_of_turn: Vec<usize>,
     /// What is asked to leave, for waiting workloads.
     pub evictions: Vec<Eviction>,
     /// What gets another in its stead elsewhere, and leaves when that is ready.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::drain::{Ends, Place};
 use super::keep::{Keeper, Kept};
-use super::order::Order;
+use super::order::{Order, Passed};
 use super::reason::{Obstacle, Reasons};
 use super::tree::{Tightest, Tree};
 use super::way::Load;
@@ -19,36 +19,48 @@ use crate::policy::Scorer;
 /// started or as waiting. The numbers in the reasons are those after everything
 /// in the plan has started.
 pub fn plan(snapshot: &Snapshot, now_ms: i64) -> Plan {
-    plan_with(snapshot, &Scorer::new(snapshot), now_ms)
+    plan_shapes(snapshot, &Shapes::of(snapshot), now_ms)
 }
 
 /// The same, where places are weighed by `scorer`, whatever the settings say: by what was learnt from the cluster's
 /// own jobs.
 pub fn plan_with(snapshot: &Snapshot, scorer: &Scorer, now_ms: i64) -> Plan {
-    let shapes = Shapes::with(snapshot, scorer.clone());
-    let mut cycle = Cycle::new(snapshot, &shapes, now_ms);
+    plan_shapes(snapshot, &Shapes::with(snapshot, scorer.clone()), now_ms)
+}
+
+fn plan_shapes<'a>(snapshot: &'a Snapshot, shapes: &'a Shapes<'a>, now_ms: i64) -> Plan {
+    let mut cycle = Cycle::new(snapshot, shapes, now_ms);
     cycle.keep_what_was_kept();
     let mut plan = Plan::default();
     let mut obstacles = Vec::new();
     let mut order = Order::of(snapshot, &cycle.tree);
     while let Some((workload, tenant)) = order.next() {
         let decided = cycle.decide(workload, tenant);
-        order.pass(&cycle.tree, tenant, decided.as_ref().ok().map(|admission| admission.units), now_ms);
-        match decided {
-            Ok(admission) => plan.admissions.push(admission),
-            Err(obstacle) => obstacles.push((workload, obstacle)),
-        }
+        let passed = match decided {
+            Ok(admission) => {
+                if cycle.passed_over[tenant] {
+                    plan.out_of_turn.push(workload);
+                }
+                let given = Passed::Given(admission.units);
+                plan.admissions.push(admission);
+                given
+            }
+            Err(obstacle) => {
+                obstacles.push((workload, obstacle));
+                cycle.pass_over(workload, tenant, obstacle)
+            }
+        };
+        order.pass(&cycle.tree, tenant, passed, now_ms);
     }
-    let mut homeless: Vec<usize> = (0..snapshot.waiting.len())
-        .filter(|index| cycle.tree.find(&snapshot.waiting[*index].tenant).is_none())
-        .collect();
+    let mut homeless: Vec<usize> =
+        (0..snapshot.waiting.len()).filter(|index| cycle.tree.of_waiting(*index).is_none()).collect();
     homeless.sort_by_key(|index| (&snapshot.waiting[*index].key, *index));
     obstacles.extend(homeless.into_iter().map(|index| (index, Obstacle::NoTenant)));
 
     let Cycle { mut cluster, tree, keeper, evictions, replacements, .. } = cycle;
     (plan.evictions, plan.replacements) = (evictions, replacements);
     plan.reservations = keeper.reservations();
-    let mut reasons = Reasons::new(snapshot, &shapes, &mut cluster, &tree, &keeper);
+    let mut reasons = Reasons::new(snapshot, shapes, &mut cluster, &tree, &keeper);
     reasons.look_at(&obstacles);
     let wait = |(workload, obstacle)| Wait { workload, reason: reasons.of(workload, obstacle) };
     plan.waits = obstacles.into_iter().map(wait).collect();
@@ -68,10 +80,10 @@ struct Cycle<'a> {
     ends: Ends<'a>,
     /// Tenants under whose limit units are kept for somebody.
     held_back: Vec<bool>,
+    /// Tenants of which one that has waited long goes on waiting.
+    passed_over: Vec<bool>,
     /// Whether one that is ahead waits until less is kept.
     overtaken: bool,
-    /// What fits nowhere even if nothing were kept: the least number of pods, by shape.
-    hopeless: BTreeMap<usize, u32>,
     /// By shape and by what was open: the least number of pods that did not fit into what is kept.
     no_backfill: BTreeMap<(usize, Vec<usize>), u32>,
     /// Once somebody may have to leave or to move for others.
@@ -84,7 +96,7 @@ impl<'a> Cycle<'a> {
     fn new(snapshot: &'a Snapshot, shapes: &'a Shapes<'a>, now_ms: i64) -> Self {
         let mut left = vec![0; shapes.pods.len()];
         let tree = Tree::of(snapshot);
-        let with_tenant = |index: &usize| tree.find(&snapshot.waiting[*index].tenant).is_some();
+        let with_tenant = |index: &usize| tree.of_waiting(*index).is_some();
         for index in (0..snapshot.waiting.len()).filter(with_tenant) {
             left[shapes.shape_of[index]] += 1;
         }
@@ -97,8 +109,8 @@ impl<'a> Cycle<'a> {
             keeper: Keeper::default(),
             ends: Ends::of(snapshot, shapes, now_ms),
             held_back: vec![false; tree.len()],
+            passed_over: vec![false; tree.len()],
             overtaken: false,
-            hopeless: BTreeMap::new(),
             no_backfill: BTreeMap::new(),
             evictor: None,
             evictions: Vec::new(),
@@ -119,7 +131,7 @@ impl<'a> Cycle<'a> {
         });
         for index in reserved {
             let workload = &snapshot.waiting[index];
-            let Some(tenant) = self.tree.find(&workload.tenant) else { continue };
+            let Some(tenant) = self.tree.of_waiting(index) else { continue };
             let whole = usize::try_from(workload.pods).is_ok_and(|pods| pods == workload.reserved.len());
             let units = self.units_of(&workload.reserved);
             let allowed = self.tree.least_limit(tenant).is_none_or(|(limit, _)| units <= limit);
@@ -169,6 +181,28 @@ impl<'a> Cycle<'a> {
             self.cluster.forget(shape);
         }
         decided
+    }
+
+    /// Tells whether those behind one that waits go before it: if it could start in time, and has waited long.
+    fn pass_over(&mut self, index: usize, tenant: usize, obstacle: Obstacle) -> Passed {
+        let workload = &self.snapshot.waiting[index];
+        let starts_in_time = match obstacle {
+            Obstacle::Reserved(_) => true,
+            Obstacle::Quota { .. } | Obstacle::Room => {
+                self.has_waited(index) && self.ends.would_fit(workload, self.shapes.shape_of[index])
+            }
+            _ => false,
+        };
+        if !starts_in_time {
+            return Passed::By;
+        }
+        self.passed_over[tenant] = true;
+        Passed::Over
+    }
+
+    fn has_waited(&self, index: usize) -> bool {
+        let waited_ms = self.now_ms.saturating_sub(self.snapshot.waiting[index].queued_ms);
+        waited_ms >= self.snapshot.settings.reserve_after_ms
     }
 
     fn admit(&mut self, index: usize, tenant: usize, shape: usize) -> Result<Admission, Obstacle> {
@@ -256,7 +290,7 @@ impl<'a> Cycle<'a> {
     ) -> Result<Admission, Obstacle> {
         self.keeper.open(own, &mut self.cluster, &mut self.tree);
         let Kept { shape, units, .. } = *self.keeper.get(own);
-        let left = self.tree.tightest_besides_kept(tenant).map_or(Units::MAX, |Tightest { left, .. }| left);
+        let left = self.keeper.left_for(own, &mut self.tree);
         // As long as somebody is in the way there, it would be in the way of others.
         let placed = if self.keeper.get(own).is_free() && units <= left {
             let place = &self.keeper.get(own).pods;
@@ -337,34 +371,14 @@ impl<'a> Cycle<'a> {
         if !waited || self.overtaken || drains >= self.snapshot.settings.reservations {
             return None;
         }
-        let kept = self.keep_what_becomes_free(index, tenant, false);
-        if kept.is_none() {
-            self.overtaken = self.lacks_what_is_kept(index);
-        }
-        kept
-    }
-
-    /// Whether a workload would find a place if none were kept for others. Then nobody behind it gets one kept either:
-    /// it would have to wait for that one as well.
-    fn lacks_what_is_kept(&mut self, index: usize) -> bool {
         let workload = &self.snapshot.waiting[index];
-        let shape = self.shapes.shape_of[index];
-        let hopeless = self.hopeless.get(&shape).is_some_and(|pods| workload.pods >= *pods);
-        if hopeless || !self.keeper.has_places() {
-            return false;
+        if !self.ends.would_fit(workload, self.shapes.shape_of[index]) {
+            return None;
         }
-        let opened = self.keeper.open_places(&mut self.cluster);
-        let place = Ends::of(self.snapshot, self.shapes, self.now_ms).place(
-            workload,
-            shape,
-            false,
-            &mut self.cluster,
-        );
-        self.keeper.close_again(&opened, &mut self.cluster);
-        if place.is_none() && workload.topology.is_none() {
-            self.hopeless.insert(shape, workload.pods);
-        }
-        place.is_some()
+        let kept = self.keep_what_becomes_free(index, tenant, false);
+        // It lacks what is kept for others. Those behind it get nothing kept: it would have to wait for that as well.
+        self.overtaken = kept.is_none();
+        kept
     }
 
     fn keep_what_becomes_free(&mut self, index: usize, tenant: usize, leaving_only: bool) -> Option<usize> {

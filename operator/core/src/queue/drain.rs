@@ -1,6 +1,7 @@
 //! Which place becomes free soonest for a workload that finds none, who is in the
 //! way there, and until when. Whether it is kept is not decided here.
 
+use std::cell::OnceCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,19 +17,21 @@ pub(super) struct Ends<'a> {
     snapshot: &'a Snapshot,
     shapes: &'a Shapes<'a>,
     now_ms: i64,
-    /// Those that have been asked to leave, then those whose end is known, then the others, of which those that
+    /// Once it is asked for: those that have been asked to leave, then those whose end is known, then the others, of which those that
     /// started last are expected to end first. Without those that are expected to run for ever.
-    order: Vec<usize>,
-    /// How many of them have been asked to leave.
-    leaving: usize,
+    order: OnceCell<Vec<usize>>,
+    /// Those who have been asked to leave, in that order.
+    leaving: Vec<usize>,
+    /// The cluster once all have ended, with nothing kept; once it is asked for.
+    drained: Option<Cluster<'a>>,
     /// When those who have been asked leave; [`i64::MAX`] if that is not known.
     leaves_ms: Vec<Option<i64>>,
     /// What is used where.
     pub ground: Ground<'a>,
     /// For each tenant, who runs of it and of those below it, in order; once it is asked for.
     by_tenant: Option<Vec<Vec<usize>>>,
-    /// What does not fit even when those who leave have left, or when all who end have ended: the least number of
-    /// pods of a shape. Within a cycle there is ever less room.
+    /// What does not fit even when those who leave have left, or, with nothing kept, when all who end have ended: the
+    /// least number of pods of a shape. Within a cycle there is ever less room.
     hopeless: BTreeMap<(bool, usize), u32>,
 }
 
@@ -63,22 +66,52 @@ pub(super) struct InTheWay {
 
 impl<'a> Ends<'a> {
     pub fn of(snapshot: &'a Snapshot, shapes: &'a Shapes<'a>, now_ms: i64) -> Self {
-        let mut ends = Self {
+        let leaves_ms: Vec<Option<i64>> = snapshot.running.iter().map(|running| running.leaves_ms).collect();
+        let mut leaving: Vec<usize> = (0..leaves_ms.len()).filter(|at| leaves_ms[*at].is_some()).collect();
+        leaving.sort_by_key(|at| (leaves_ms[*at], &snapshot.running[*at].key, *at));
+        Self {
             snapshot,
             shapes,
             now_ms,
-            order: Vec::new(),
-            leaving: 0,
-            leaves_ms: snapshot.running.iter().map(|running| running.leaves_ms).collect(),
+            order: OnceCell::new(),
+            leaving,
+            drained: None,
+            leaves_ms,
             ground: Ground::of(snapshot),
             by_tenant: None,
             hopeless: BTreeMap::new(),
-        };
-        let mut order: Vec<usize> = (0..snapshot.running.len()).collect();
-        order.retain(|at| ends.end(*at) != End::Never);
-        order.sort_by_key(|at| (ends.end(*at), &snapshot.running[*at].key, *at));
-        ends.leaving = order.partition_point(|at| matches!(ends.end(*at), End::Leaves(_)));
-        Self { order, ..ends }
+        }
+    }
+
+    fn order(&self) -> &[usize] {
+        self.order.get_or_init(|| {
+            let mut order: Vec<usize> = (0..self.snapshot.running.len()).collect();
+            order.retain(|at| self.end(*at) != End::Never);
+            order.sort_by_cached_key(|at| (self.end(*at), &self.snapshot.running[*at].key, *at));
+            order
+        })
+    }
+
+    /// Whether a workload would find a place if everything ended that ends, and nothing were kept for others.
+    pub fn would_fit(&mut self, workload: &Workload, shape: usize) -> bool {
+        if self.hopeless.get(&(false, shape)).is_some_and(|pods| workload.pods >= *pods) {
+            return false;
+        }
+        let (snapshot, shapes) = (self.snapshot, self.shapes);
+        if self.drained.is_none() {
+            let mut cluster = Cluster::new(snapshot, shapes, false);
+            self.order().iter().for_each(|at| cluster.release(*at));
+            self.drained = Some(cluster);
+        }
+        let placed = self.drained.as_mut().and_then(|cluster| {
+            let placed = cluster.place_workload(shape, workload)?;
+            cluster.take_back(shape, placed);
+            Some(())
+        });
+        if placed.is_none() && workload.topology.is_none() {
+            self.hopeless.insert((false, shape), workload.pods);
+        }
+        placed.is_some()
     }
 
     /// Counts someone as asked to leave at this time, [`i64::MAX`] if that is not known, or as not asked any more.
@@ -99,39 +132,40 @@ impl<'a> Ends<'a> {
         leaving_only: bool,
         cluster: &mut Cluster<'a>,
     ) -> Option<Place> {
-        let all = if leaving_only { self.leaving } else { self.order.len() };
+        let order = if leaving_only { &self.leaving } else { self.order() };
         let known = self.hopeless.get(&(leaving_only, shape));
-        if all == 0 || known.is_some_and(|pods| workload.pods >= *pods) {
+        if order.is_empty() || known.is_some_and(|pods| workload.pods >= *pods) {
             return None;
         }
         let mut gone = 0;
-        let found = self.fewest(workload, shape, all, &mut gone, cluster);
-        for at in &self.order[..gone] {
+        let found = self.fewest(workload, shape, order, &mut gone, cluster);
+        for at in order.get(..gone).unwrap_or_default() {
             cluster.restore(*at);
         }
-        if found.is_none() && workload.topology.is_none() {
+        if found.is_none() && leaving_only && workload.topology.is_none() {
             self.hopeless.insert((leaving_only, shape), workload.pods);
         }
         found
     }
 
-    /// A place once the fewest of the first `all` are gone. Leaves `gone` of them released, and the place taken back.
+    /// A place once the fewest of these are gone, the first first. Leaves `gone` of them released, and the place taken back.
     fn fewest(
         &self,
         workload: &Workload,
         shape: usize,
-        all: usize,
+        order: &[usize],
         gone: &mut usize,
         cluster: &mut Cluster<'a>,
     ) -> Option<Place> {
+        let all = order.len();
         let (mut too_few, mut enough) = (0, all);
         let mut found = None;
         let mut next = 1.min(all);
         while found.is_none() || enough - too_few > 1 {
-            for at in self.order.get(*gone..next).unwrap_or_default() {
+            for at in order.get(*gone..next).unwrap_or_default() {
                 cluster.release(*at);
             }
-            for at in self.order.get(next..*gone).unwrap_or_default() {
+            for at in order.get(next..*gone).unwrap_or_default() {
                 cluster.restore(*at);
             }
             *gone = next;
@@ -214,7 +248,7 @@ impl<'a> Ends<'a> {
 
     fn by_tenant(&self, tree: &Tree<'a>) -> Vec<Vec<usize>> {
         let mut by_tenant = vec![Vec::new(); tree.len()];
-        for at in &self.order {
+        for at in self.order() {
             if let Some(tenant) = tree.find(&self.snapshot.running[*at].tenant) {
                 tree.path(tenant).for_each(|above| by_tenant[above].push(*at));
             }

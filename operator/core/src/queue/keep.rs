@@ -102,6 +102,21 @@ impl Keeper {
         }
     }
 
+    /// After [`Keeper::open`], what its tenants may still hold besides what is kept for those who were promised theirs
+    /// before it. The others were promised theirs on top of what it gets.
+    pub fn left_for(&self, at: usize, tree: &mut Tree<'_>) -> Units {
+        let later = || self.kept[at + 1..].iter().filter(|kept| !kept.pods.is_empty());
+        for kept in later() {
+            tree.unkeep(kept.tenant, kept.units);
+        }
+        let left =
+            tree.tightest_besides_kept(self.kept[at].tenant).map_or(Units::MAX, |tightest| tightest.left);
+        for kept in later() {
+            tree.keep(kept.tenant, kept.units);
+        }
+        left
+    }
+
     /// Undoes [`Keeper::open`].
     pub fn close(&self, at: usize, cluster: &mut Cluster<'_>, tree: &mut Tree<'_>) {
         let kept = &self.kept[at];

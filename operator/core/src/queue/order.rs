@@ -38,6 +38,17 @@ pub(super) struct Order<'a> {
     capacity: u128,
 }
 
+/// What became of the workload that was next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Passed {
+    /// It got these units.
+    Given(Units),
+    /// It waits, and those of its tenant that are behind it go before it, no sooner than if it had just been served.
+    Over,
+    /// It waits, and whoever is behind it takes its turn.
+    By,
+}
+
 /// How soon something is looked at; the least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
@@ -90,17 +101,20 @@ impl<'a> Order<'a> {
         }
     }
 
-    /// Goes on to the one after `next`, whose tenant got `given` units at `now_ms`, or nothing.
-    pub fn pass(&mut self, tree: &Tree<'a>, tenant: usize, given: Option<Units>, now_ms: i64) {
+    /// Goes on to the one after `next`, which is of this tenant.
+    pub fn pass(&mut self, tree: &Tree<'a>, tenant: usize, passed: Passed, now_ms: i64) {
         self.queues[tenant].pop_front();
-        if let Some(units) = given {
+        if passed != Passed::By {
             self.admitted_ms[tenant] = now_ms.max(self.admitted_ms[tenant]);
+        }
+        let given = matches!(passed, Passed::Given(_));
+        if let Passed::Given(units) = passed {
             self.own[tenant] = self.own[tenant].saturating_add(units);
         }
-        let rank = self.rank_after(tree, tenant, given.is_some(), true);
+        let rank = self.rank_after(tree, tenant, given, true);
         self.replace_top(tenant, rank);
         for tenant in tree.path(tenant) {
-            let rank = self.rank_after(tree, tenant, given.is_some(), false);
+            let rank = self.rank_after(tree, tenant, given, false);
             self.replace_top(tree.parent(tenant).unwrap_or(tree.len()), rank);
         }
     }
@@ -145,8 +159,8 @@ impl<'a> Order<'a> {
 
     /// The share, less what waiting weighs. Everybody waits until the same now, so that it need not be known.
     fn rank(&self, share: i64, since_ms: i64) -> i128 {
-        let per_share = AGING_PART.saturating_mul(self.aging_ms.into());
-        i128::from(share).saturating_mul(per_share).saturating_add(i128::from(since_ms) << SHARE_BITS)
+        // Less than 2^34 times 2^66, and 2^95.
+        i128::from(share) * (AGING_PART * i128::from(self.aging_ms)) + (i128::from(since_ms) << SHARE_BITS)
     }
 
     fn weigh(&mut self, tree: &Tree<'a>, tenant: usize) {
@@ -175,12 +189,8 @@ impl<'a> Order<'a> {
 /// For each tenant its own workloads: higher priority first, where waiting weighs as well; then who was queued first.
 fn queues(snapshot: &Snapshot, tree: &Tree<'_>, aging_ms: i64) -> Vec<VecDeque<u32>> {
     let mut queues: Vec<Vec<(i128, i64, u32)>> = vec![Vec::new(); tree.len()];
-    let mut last = None;
     for (workload, index) in snapshot.waiting.iter().zip(0_u32..) {
-        let known = last.filter(|(name, _)| *name == workload.tenant.as_str());
-        let tenant = known.map_or_else(|| tree.find(&workload.tenant), |(_, tenant)| tenant);
-        last = Some((workload.tenant.as_str(), tenant));
-        if let Some(tenant) = tenant {
+        if let Some(tenant) = tree.of_waiting(index as usize) {
             let ahead = i128::from(workload.priority) * i128::from(aging_ms);
             let rank = i128::from(workload.queued_ms) - ahead;
             queues[tenant].push((rank, workload.queued_ms, index));

@@ -1,6 +1,6 @@
 //! Why a workload waits, with the numbers as they are once the plan has started.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::keep::{Keeper, Kept};
 use super::tree::{Tightest, Tree};
@@ -43,7 +43,14 @@ pub(super) struct Reasons<'a, 'c> {
     with_kept: Vec<Option<u64>>,
     ever: Vec<Option<Survey>>,
     kinds: Option<Vec<String>>,
+    /// By shape and number of pods, what is asked for, in words.
+    asked: BTreeMap<(usize, u32), String>,
+    /// For each tenant, the one on the way up that has the least left under its limit, and what it has left.
+    left: Vec<Left>,
 }
+
+/// A tenant's name, and what it has left under its limit, and that limit.
+type Left = (String, Option<(Units, Units)>);
 
 impl<'a, 'c> Reasons<'a, 'c> {
     pub fn new(
@@ -56,7 +63,24 @@ impl<'a, 'c> Reasons<'a, 'c> {
         let unknown = vec![None; shapes.pods.len()];
         let (now, ever) = (unknown.clone(), unknown);
         let with_kept = vec![None; shapes.pods.len()];
-        Self { snapshot, shapes, cluster, tree, keeper, emptied: None, now, with_kept, ever, kinds: None }
+        let left = |tenant| match tree.tightest(tenant) {
+            Some(Tightest { left, limit, tenant }) => (tree.name(tenant).to_owned(), Some((left, limit))),
+            None => (tree.name(tenant).to_owned(), None),
+        };
+        Self {
+            snapshot,
+            shapes,
+            cluster,
+            tree,
+            keeper,
+            emptied: None,
+            now,
+            with_kept,
+            ever,
+            kinds: None,
+            asked: BTreeMap::new(),
+            left: (0..tree.len()).map(left).collect(),
+        }
     }
 
     /// Looks at what is free, with and without what is kept, for everything that has no room.
@@ -76,10 +100,9 @@ impl<'a, 'c> Reasons<'a, 'c> {
 
     pub fn of(&mut self, index: usize, obstacle: Obstacle) -> WaitReason {
         let workload = &self.snapshot.waiting[index];
-        let tenant = workload.tenant.clone();
         let shape = self.shapes.shape_of[index];
         match obstacle {
-            Obstacle::NoTenant => WaitReason::NoTenant { tenant },
+            Obstacle::NoTenant => WaitReason::NoTenant { tenant: workload.tenant.clone() },
             Obstacle::NoSuchDevice => {
                 let label = self.shapes.demands[self.shapes.demand_of[shape]].unknown.clone();
                 let snapshot = self.snapshot;
@@ -91,14 +114,14 @@ impl<'a, 'c> Reasons<'a, 'c> {
             }
             Obstacle::Backoff { left_ms } => WaitReason::Backoff { left_ms },
             Obstacle::Quota { needs } => self.never(workload, shape).unwrap_or_else(|| {
-                let (tenant, left) = self.left(&tenant);
+                let (tenant, left) = self.left(index);
                 match left {
                     Some((left, limit)) if needs > left => WaitReason::Quota { tenant, needs, left, limit },
-                    _ => WaitReason::Kept { asked: asked(self.snapshot, workload) },
+                    _ => WaitReason::Kept { asked: self.asked(index) },
                 }
             }),
-            Obstacle::Reserved(at) => self.reserved(workload, self.keeper.get(at)),
-            Obstacle::Room => self.never(workload, shape).unwrap_or_else(|| self.room(workload, shape)),
+            Obstacle::Reserved(at) => self.reserved(index, self.keeper.get(at)),
+            Obstacle::Room => self.never(workload, shape).unwrap_or_else(|| self.room(index, shape)),
         }
     }
 
@@ -117,8 +140,8 @@ impl<'a, 'c> Reasons<'a, 'c> {
         })
     }
 
-    fn reserved(&self, workload: &Workload, kept: &Kept) -> WaitReason {
-        let asked = asked(self.snapshot, workload);
+    fn reserved(&mut self, index: usize, kept: &Kept) -> WaitReason {
+        let asked = self.asked(index);
         let Kept { leaving, ending, free_ms, .. } = *kept;
         match free_ms {
             Some(until_ms) if ending == 0 => WaitReason::MakingRoom { asked, leaving, until_ms },
@@ -126,9 +149,10 @@ impl<'a, 'c> Reasons<'a, 'c> {
         }
     }
 
-    fn room(&self, workload: &Workload, shape: usize) -> WaitReason {
-        let (tenant, left) = self.left(&workload.tenant);
-        let asked = asked(self.snapshot, workload);
+    fn room(&mut self, index: usize, shape: usize) -> WaitReason {
+        let workload = &self.snapshot.waiting[index];
+        let (tenant, left) = self.left(index);
+        let asked = self.asked(index);
         let wanted = u64::from(workload.pods);
         let nothing = Survey::default();
         let survey = self.now[shape].as_ref().unwrap_or(&nothing);
@@ -150,15 +174,18 @@ impl<'a, 'c> Reasons<'a, 'c> {
         WaitReason::NoRoom { asked, fit, pods: workload.pods, tenant, left }
     }
 
-    /// The tenant on the way up that has the least left under its limit, and what it has left.
-    fn left(&self, tenant: &str) -> (String, Option<(Units, Units)>) {
-        let tightest = self.tree.find(tenant).and_then(|tenant| self.tree.tightest(tenant));
-        match tightest {
-            Some(Tightest { left, limit, tenant }) => {
-                (self.tree.name(tenant).to_owned(), Some((left, limit)))
-            }
-            None => (tenant.to_owned(), None),
-        }
+    fn left(&self, index: usize) -> Left {
+        let tenant = self.tree.of_waiting(index);
+        tenant.map_or_else(
+            || (self.snapshot.waiting[index].tenant.clone(), None),
+            |tenant| self.left[tenant].clone(),
+        )
+    }
+
+    fn asked(&mut self, index: usize) -> String {
+        let workload = &self.snapshot.waiting[index];
+        let key = (self.shapes.shape_of[index], workload.pods);
+        self.asked.entry(key).or_insert_with(|| asked(self.snapshot, workload)).clone()
     }
 }
 

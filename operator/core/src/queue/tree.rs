@@ -10,6 +10,8 @@ use crate::model::{Snapshot, Tenant, UnitMs, Units};
 pub(crate) struct Tree<'a> {
     tenants: Vec<Branch<'a>>,
     by_name: HashMap<&'a str, usize>,
+    /// For each waiting workload, its tenant.
+    of_waiting: Vec<Option<usize>>,
 }
 
 /// A tenant in its tree.
@@ -54,7 +56,8 @@ impl<'a> Tree<'a> {
             recent: 0,
         };
         let tenants = snapshot.tenants.iter().map(branch).collect();
-        let mut tree = Self { tenants, by_name };
+        let mut tree = Self { tenants, by_name, of_waiting: Vec::new() };
+        tree.of_waiting = tree.of_each(snapshot);
         tree.cut_circles();
         for tenant in 0..tree.len() {
             let Tenant { used, recent, .. } = *tree.tenants[tenant].tenant;
@@ -63,6 +66,18 @@ impl<'a> Tree<'a> {
         }
         tree.guarantee_upwards();
         tree
+    }
+
+    fn of_each(&self, snapshot: &'a Snapshot) -> Vec<Option<usize>> {
+        let mut last = ("", self.find(""));
+        let mut of = |name: &'a str| {
+            // Those of one tenant often come together.
+            if last.0 != name {
+                last = (name, self.find(name));
+            }
+            last.1
+        };
+        snapshot.waiting.iter().map(|workload| of(&workload.tenant)).collect()
     }
 
     /// A tenant that is above itself has no parent.
@@ -110,6 +125,11 @@ impl<'a> Tree<'a> {
     /// The tenant of this name.
     pub fn find(&self, name: &str) -> Option<usize> {
         self.by_name.get(name).copied()
+    }
+
+    /// The tenant of a waiting workload.
+    pub fn of_waiting(&self, workload: usize) -> Option<usize> {
+        self.of_waiting[workload]
     }
 
     /// Its name.

@@ -28,8 +28,8 @@ pub(super) struct Ground<'a> {
     snapshot: &'a Snapshot,
     /// What pods ask of nodes besides CPU, memory and their number.
     others: Vec<&'a str>,
-    /// Who runs where; once it is asked for.
-    there: Option<BTreeMap<Spot, Vec<usize>>>,
+    /// For each node, who runs there; once it is asked for.
+    there: Option<Vec<Vec<usize>>>,
     /// What this cycle has given: shape of the snapshot, and places.
     given: Vec<(usize, Vec<PodPlacement>)>,
 }
@@ -76,8 +76,11 @@ impl<'a> Ground<'a> {
             self.there = Some(self.who_is_there());
         }
         let there = self.there.as_ref()?;
-        let there: BTreeSet<usize> =
-            load.keys().filter_map(|spot| there.get(spot)).flatten().copied().collect();
+        let on_node = |spot: &Spot| match spot {
+            Spot::Node(node) => there.get(*node as usize),
+            Spot::Gpu(_) => None,
+        };
+        let there: BTreeSet<usize> = load.keys().filter_map(on_node).flatten().copied().collect();
         let loads: BTreeMap<usize, Load> = there.iter().map(|at| (*at, self.load_of(*at))).collect();
         let shares = |kept: &&Kept| load.keys().any(|spot| kept.load.contains_key(spot));
         let mut others: Vec<(&Kept, Load)> =
@@ -149,11 +152,13 @@ impl<'a> Ground<'a> {
         self.load(running.shape, &running.pods)
     }
 
-    fn who_is_there(&self) -> BTreeMap<Spot, Vec<usize>> {
-        let mut there: BTreeMap<Spot, Vec<usize>> = BTreeMap::new();
-        for at in 0..self.snapshot.running.len() {
-            for spot in self.load_of(at).into_keys() {
-                there.entry(spot).or_default().push(at);
+    fn who_is_there(&self) -> Vec<Vec<usize>> {
+        let mut there = vec![Vec::new(); self.snapshot.nodes.len()];
+        for (at, running) in self.snapshot.running.iter().enumerate() {
+            for pod in &running.pods {
+                if let Some(there) = there.get_mut(pod.node.0 as usize) {
+                    there.push(at);
+                }
             }
         }
         there

@@ -32,7 +32,7 @@ fn turns(snapshot: &Snapshot, units: Option<u64>, now_ms: i64) -> Vec<(String, i
     let mut turns = Vec::new();
     while let Some((workload, tenant)) = order.next() {
         tree.give(tenant, units.unwrap_or(0));
-        order.pass(&tree, tenant, units, now_ms);
+        order.pass(&tree, tenant, units.map_or(Passed::By, Passed::Given), now_ms);
         turns.push((tree.name(tenant).to_owned(), snapshot.waiting[workload].queued_ms));
     }
     turns
@@ -177,7 +177,7 @@ proptest! {
         while let Some((workload, tenant)) = order.next() {
             prop_assert_eq!(&snapshot.waiting[workload].tenant, tree.name(tenant));
             tree.give(tenant, given.unwrap_or(0));
-            order.pass(&tree, tenant, given, 5000);
+            order.pass(&tree, tenant, given.map_or(Passed::By, Passed::Given), 5000);
             seen.push(workload);
         }
         seen.sort_unstable();

@@ -108,7 +108,10 @@ impl World {
             let mut started: Vec<&Admission> = plan.admissions.iter().collect();
             started.sort_by_key(|admission| std::cmp::Reverse(admission.workload));
             for admission in started {
-                self.start(admission);
+                let tenant = self.start(admission);
+                if !plan.out_of_turn.contains(&admission.workload) {
+                    self.snapshot.tenants.get_mut(&tenant).unwrap().last_admitted_ms = self.now_ms;
+                }
             }
         }
     }
@@ -166,7 +169,7 @@ impl World {
         told
     }
 
-    fn start(&mut self, admission: &Admission) {
+    fn start(&mut self, admission: &Admission) -> String {
         let workload = self.snapshot.waiting.remove(admission.workload);
         let ends_ms = self.now_ms + self.runs_ms[&workload.key];
         let running = Running {
@@ -180,12 +183,13 @@ impl World {
             ends_ms: workload.runs_ms.map(|runs_ms| self.now_ms + runs_ms),
             ..Running::default()
         };
-        self.snapshot.tenants.get_mut(&running.tenant).unwrap().last_admitted_ms = self.now_ms;
         self.hold(&running, true);
         self.ends_ms.insert(workload.key.clone(), ends_ms);
         self.started_ms.insert(workload.key.clone(), self.now_ms);
         self.reasons.remove(&workload.key);
+        let tenant = running.tenant.clone();
         self.snapshot.running.push(running);
+        tenant
     }
 
     fn hold(&mut self, running: &Running, held: bool) {
