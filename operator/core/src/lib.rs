@@ -33,4 +33,5 @@ pub use audit::{Holding, Violation, audit};
 pub use claims::{ClaimState, ClaimWrite, ClaimsStep, claims_step};
 pub use geometry::{Counter, charge};
 pub use model::{Plan, Snapshot};
+pub use placement::{Places, Seat, with_places};
 pub use queue::{Usage, gpus, plan, plan_with};

@@ -85,6 +85,8 @@ struct State {
     picks: Vec<Pick>,
     /// By device, the state once it is taken.
     next: Vec<Option<StateId>>,
+    /// By device, the state once it is given back.
+    before: Vec<Option<StateId>>,
     /// Answers of [`Fleet::most`].
     most: Vec<(u64, bool, u32)>,
 }
@@ -215,6 +217,19 @@ impl Fleet {
         next
     }
 
+    /// The state once `device`, which is in use, is given back. Not for a GPU on which something is kept.
+    pub fn give(&mut self, state: StateId, device: u8) -> StateId {
+        if let Some(before) = self.state(state).before[usize::from(device)] {
+            return before;
+        }
+        let State { card, ref used, devices, .. } = *self.state(state);
+        let consumes = &self.cards[card].devices[usize::from(device)].consumes;
+        let used = used.iter().zip(consumes).map(|(held, less)| held.saturating_sub(*less)).collect();
+        let before = self.enter(card, devices.map(|devices| devices & !(1 << device)), used);
+        self.states[state.0 as usize].before[usize::from(device)] = Some(before);
+        before
+    }
+
     /// How many devices of `mask` can be taken one after the other, each the best at its time.
     pub fn most(&mut self, state: StateId, mask: u64, smallest: bool) -> u32 {
         if mask & self.fits(state) == 0 {
@@ -285,6 +300,7 @@ impl Fleet {
             room: card.room(&used),
             picks: Vec::new(),
             next: vec![None; card.devices.len()],
+            before: vec![None; card.devices.len()],
             most: Vec::new(),
             used,
             devices,
@@ -400,8 +416,36 @@ pub(crate) fn devices_in(mut mask: u64) -> impl Iterator<Item = u8> {
     })
 }
 
+/// Which GPUs are of one sort.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cards {
+    /// For each GPU, the number of its card.
+    pub of: Vec<usize>,
+    /// For each card, the first GPU that is of it.
+    pub first: Vec<usize>,
+}
+
+impl Cards {
+    /// Of GPUs, told apart once.
+    pub fn of(gpus: &[Gpu]) -> Self {
+        let mut first: Vec<usize> = Vec::new();
+        let mut last = 0;
+        let number = |(index, gpu): (usize, &Gpu)| {
+            let same = |first: &usize| alike(&gpus[*first], gpu);
+            let known = first.get(last).is_some_and(same).then_some(last);
+            last = known.or_else(|| first.iter().position(same)).unwrap_or_else(|| {
+                first.push(index);
+                first.len() - 1
+            });
+            last
+        };
+        let of = gpus.iter().enumerate().map(number).collect();
+        Self { of, first }
+    }
+}
+
 /// Whether two GPUs are of one sort, whatever their devices are called.
-pub(crate) fn alike(a: &Gpu, b: &Gpu) -> bool {
+fn alike(a: &Gpu, b: &Gpu) -> bool {
     let same =
         |(a, b): (&Device, &Device)| a.units == b.units && a.consumes == b.consumes && a.kind == b.kind;
     a.capacity == b.capacity

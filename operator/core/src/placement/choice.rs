@@ -168,8 +168,11 @@ impl Cluster<'_> {
             (0..nodes.len()).for_each(|node| enter(&mut within, node));
             Box::new(Sought { within, given: given.len(), failed: None })
         });
-        for node in &given[sought.given..] {
-            enter(&mut sought.within, *node as usize);
+        match &given[sought.given..] {
+            many if many.len() > nodes.len() => {
+                (0..nodes.len()).for_each(|node| enter(&mut sought.within, node))
+            }
+            some => some.iter().for_each(|node| enter(&mut sought.within, *node as usize)),
         }
         sought.given = given.len();
         sought

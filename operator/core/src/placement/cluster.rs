@@ -51,6 +51,8 @@ pub(super) struct GpuNow {
     pub group: GroupId,
     pub node: u32,
     pub held: Held,
+    /// Whether what is held on it is in what is used of it, once that was asked.
+    pub sound: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -117,7 +119,7 @@ impl<'a> Cluster<'a> {
         let state = self.fleet.state_of_known(self.shapes.card_of[index as usize], gpu, self.emptied);
         let group = self.groups.find(sort, state);
         let held = if self.emptied { Held::default() } else { Held { held: gpu.held, kept: 0 } };
-        self.gpus.push(GpuNow { state, group, node: gpu.node.0, held });
+        self.gpus.push(GpuNow { state, group, node: gpu.node.0, held, sound: None });
         if let Some(node) = self.nodes.get_mut(gpu.node.0 as usize) {
             node.gpus.push(index);
             node.room = node.room.saturating_add(self.fleet.room(state));
@@ -177,11 +179,13 @@ impl<'a> Cluster<'a> {
     pub(super) fn set_held(&mut self, gpu: u32, device: u8, held: bool) {
         let now = &mut self.gpus[gpu as usize];
         now.held.held ^= 1 << device;
-        let state = if held && now.held.kept == 0 {
-            self.fleet.take(now.state, device)
-        } else {
-            let held = now.held;
-            self.state_with(gpu, held)
+        let state = match (now.held.kept, held) {
+            (0, true) => self.fleet.take(now.state, device),
+            (0, false) => self.fleet.give(now.state, device),
+            _ => {
+                let held = now.held;
+                self.state_with(gpu, held)
+            }
         };
         self.set_state(gpu, state, held);
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::geometry::{alike, looked_at};
+use crate::geometry::{Cards, looked_at};
 use crate::model::{DeviceRequest, Gpu, PodShape, Snapshot, Units};
 use crate::policy::Scorer;
 
@@ -55,12 +55,18 @@ pub(crate) struct Shapes<'a> {
 impl<'a> Shapes<'a> {
     /// Of a snapshot, whose settings say how places are weighed.
     pub fn of(snapshot: &'a Snapshot) -> Self {
-        Self::with(snapshot, Scorer::new(snapshot))
+        let cards = Cards::of(&snapshot.gpus);
+        let scorer = Scorer::for_cards(snapshot, &cards);
+        Self::with_cards(snapshot, scorer, cards)
     }
 
     /// Of a snapshot, where places are weighed by `scorer`.
     pub fn with(snapshot: &'a Snapshot, scorer: Scorer) -> Self {
-        let card_of = cards(snapshot);
+        Self::with_cards(snapshot, scorer, Cards::of(&snapshot.gpus))
+    }
+
+    fn with_cards(snapshot: &'a Snapshot, scorer: Scorer, cards: Cards) -> Self {
+        let card_of = cards.of;
         let mut shapes = Self {
             scorer,
             card_of: Vec::new(),
@@ -101,21 +107,6 @@ impl<'a> Shapes<'a> {
         shapes.card_of = card_of;
         shapes
     }
-}
-
-/// For each GPU, the number of its card.
-fn cards(snapshot: &Snapshot) -> Vec<usize> {
-    let mut first: Vec<&Gpu> = Vec::new();
-    let mut last = 0;
-    let number = |gpu| {
-        let same = first.get(last).is_some_and(|first| alike(first, gpu)).then_some(last);
-        last = same.or_else(|| first.iter().position(|first| alike(first, gpu))).unwrap_or_else(|| {
-            first.push(gpu);
-            first.len() - 1
-        });
-        last
-    };
-    snapshot.gpus.iter().map(number).collect()
 }
 
 fn demand(

@@ -30,7 +30,8 @@ impl Cluster<'_> {
         for pod in &running.pods {
             for &DeviceIndex { gpu, device } in pod.devices.iter().flatten() {
                 let Some(of) = self.snapshot.gpus.get(gpu.0 as usize) else { continue };
-                let held = device < 64 && of.held >> device & 1 == 1 && sound(of);
+                let held = device < 64 && of.held >> device & 1 == 1;
+                let held = held && *self.gpus[gpu.0 as usize].sound.get_or_insert_with(|| sound(of));
                 if held && self.is_held(gpu.0, device) == away {
                     self.set_held(gpu.0, device, !away);
                 }

@@ -274,7 +274,7 @@ impl Cluster<'_> {
 
     fn refresh_offers(&mut self, demand: usize) {
         let stale = if self.offers[demand].nodes.len() == self.nodes.len() {
-            changed_since(&self.changes, self.offers[demand].seen)
+            changed_since(&self.changes, self.offers[demand].seen, self.nodes.len())
         } else {
             self.offers[demand].nodes = vec![Offer::default(); self.nodes.len()];
             self.all_nodes()
@@ -324,7 +324,7 @@ impl Cluster<'_> {
         let rule = self.know_objections(shape);
         let stale = match &self.candidates[shape] {
             None => self.all_nodes(),
-            Some(known) => changed_since(&self.changes, known.seen),
+            Some(known) => changed_since(&self.changes, known.seen, self.nodes.len()),
         };
         let offers = &self.offers[demand].nodes;
         let objections = self.objections[rule].as_deref().unwrap_or_default();
@@ -356,9 +356,15 @@ impl Cluster<'_> {
 }
 
 /// The nodes that changed since, each once.
-fn changed_since(changes: &[u32], seen: usize) -> Vec<u32> {
-    let mut stale = changes.get(seen..).unwrap_or_default().to_vec();
-    stale.sort_unstable();
-    stale.dedup();
-    stale
+fn changed_since(changes: &[u32], seen: usize, nodes: usize) -> Vec<u32> {
+    let changes = changes.get(seen..).unwrap_or_default();
+    if changes.len() < nodes {
+        let mut stale = changes.to_vec();
+        stale.sort_unstable();
+        stale.dedup();
+        return stale;
+    }
+    let mut changed = vec![false; nodes];
+    changes.iter().for_each(|node| changed[*node as usize] = true);
+    (0..).zip(changed).filter(|(_, changed)| *changed).map(|(node, _)| node).collect()
 }

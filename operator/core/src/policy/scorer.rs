@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use crate::geometry::Cards;
 use crate::model::{Gpu, PlacementPolicy, Snapshot};
 use crate::simulate::Table;
 use crate::states::set::Bits;
@@ -46,8 +47,14 @@ impl Scorer {
     /// for a mix in which each kind of device is asked for as often as each other: better ones are
     /// [`Scorer::learnt`].
     pub fn new(snapshot: &Snapshot) -> Self {
+        Self::for_cards(snapshot, &Cards::of(&snapshot.gpus))
+    }
+
+    /// The same, where it is known which GPUs are of one sort.
+    pub(crate) fn for_cards(snapshot: &Snapshot, cards: &Cards) -> Self {
         let policy = snapshot.settings.placement;
-        let catalog = Catalog { card_of: Vec::new(), ..Catalog::of(&snapshot.gpus) };
+        let one_each: Vec<Gpu> = cards.first.iter().map(|gpu| snapshot.gpus[*gpu].clone()).collect();
+        let catalog = Catalog { card_of: Vec::new(), ..Catalog::of(&one_each) };
         MADE.with_borrow_mut(|made| {
             if let Some((.., scorer)) = made.iter().find(|(p, of, _)| *p == policy && *of == catalog) {
                 return scorer.clone();

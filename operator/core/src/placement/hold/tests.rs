@@ -145,7 +145,7 @@ fn a_closed_place_stays_closed_when_what_holds_it_leaves() {
 #[test]
 fn what_overlaps_a_closed_device_is_closed_too_and_so_is_the_cpu() {
     let mut snapshot = cluster(1, &[h100()]);
-    let [half, one] = ["3g.40gb", "1g.10gb"].map(|kind| job(&mut snapshot, kind, 1, kind).shape);
+    let [half, _] = ["3g.40gb", "1g.10gb"].map(|kind| job(&mut snapshot, kind, 1, kind).shape);
     snapshot.nodes[0].allocatable.cpu_milli = 4000;
     snapshot.shapes[half].resources.cpu_milli = 2000;
     let kept = [pod(&snapshot, &[(0, "3g.40gb-0")])];
