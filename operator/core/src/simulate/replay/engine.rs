@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
+use crate::Usage;
 use crate::model::{
     Eviction, EvictionReason, Movable, Plan, Replacement, Running, Snapshot, Units, Workload,
 };
@@ -60,7 +61,7 @@ pub(super) struct Engine<'a> {
     now_ms: i64,
     moves_left: f64,
     /// Beside [`Snapshot::tenants`], in its order.
-    recent: Vec<f64>,
+    recent: Vec<Usage>,
     tenants: Vec<TenantOutcome>,
     used_ms: u128,
     points: Vec<Point>,
@@ -78,9 +79,8 @@ impl<'a> Engine<'a> {
         let snapshot = scenario.snapshot.clone();
         let jobs: Vec<Job> = scenario.jobs.iter().cloned().chain(requeued(scenario)).collect();
         let stories = jobs.iter().map(|job| story(&snapshot, &job.workload)).collect();
-        #[allow(clippy::cast_precision_loss)]
-        // unit-milliseconds of the past, of which the leading digits count
-        let recent = snapshot.tenants.values().map(|tenant| tenant.recent as f64).collect();
+        let recent =
+            snapshot.tenants.values().map(|tenant| Usage::at(scenario.start_ms, tenant.recent)).collect();
         let mut engine = Self {
             scenario,
             moves_left: f64::from(snapshot.moves_left),
@@ -160,24 +160,17 @@ impl<'a> Engine<'a> {
     }
 
     /// Time goes on: what is held is held for longer.
-    #[allow(clippy::cast_precision_loss)] // times and units are far below 2^53
     fn advance(&mut self, to_ms: i64) {
         let Ok(passed) = u64::try_from(to_ms.saturating_sub(self.now_ms)) else { return };
         if passed == 0 {
             return;
         }
         self.now_ms = to_ms;
-        let half_life = self.snapshot.settings.half_life_ms.max(1) as f64;
-        let faded = (-(passed as f64) / half_life).exp2();
-        // What was held during the time fades, too, the older part more.
-        let weight = half_life / std::f64::consts::LN_2 * (1.0 - faded);
+        let half_life_ms = self.snapshot.settings.half_life_ms;
         let tenants = self.snapshot.tenants.values_mut().zip(&mut self.recent).zip(&mut self.tenants);
         for ((tenant, recent), outcome) in tenants {
-            *recent = *recent * faded + tenant.used as f64 * weight;
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // not negative
-            {
-                tenant.recent = *recent as u64;
-            }
+            recent.advance(to_ms, tenant.used, half_life_ms);
+            tenant.recent = recent.recent();
             outcome.held = outcome.held.saturating_add(tenant.used.saturating_mul(passed));
             self.used_ms += u128::from(tenant.used) * u128::from(passed);
         }
@@ -335,6 +328,8 @@ impl<'a> Engine<'a> {
         units: Units,
     ) {
         let (job, since_ms) = self.queue[place];
+        // Should it be evicted, nothing is kept for it any more.
+        self.jobs[job].workload.reserved.clear();
         let facts = &self.jobs[job].facts;
         if let Some(tenant) = self.snapshot.tenants.get_mut(&workload.tenant) {
             tenant.used = tenant.used.saturating_add(units);

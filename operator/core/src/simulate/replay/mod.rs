@@ -19,6 +19,8 @@ pub use outcome::{JobOutcome, Outcome, Point, ProfileSummary, Quantiles, Summary
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Movable, Plan, Running, Snapshot, Workload};
+use crate::policy::Scorer;
+use crate::queue::plan_with;
 
 /// What is played.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -138,7 +140,8 @@ impl Observer for () {}
 
 /// Plays `scenario` with the planner of the cluster.
 pub fn replay(scenario: &Scenario, observer: &mut impl Observer) -> Result<Outcome, ReplayError> {
-    replay_by(scenario, crate::plan, observer)
+    let scorer = Scorer::new(&scenario.snapshot);
+    replay_by(scenario, |snapshot, now_ms| plan_with(snapshot, &scorer, now_ms), observer)
 }
 
 /// The same with another planner, for comparison.
