@@ -12,6 +12,7 @@ pub mod program;
 
 mod addresses;
 mod claims;
+mod config_maps;
 mod dra_client;
 mod logs;
 mod node;

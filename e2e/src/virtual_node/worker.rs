@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::addresses::reported;
+use super::config_maps;
 use super::container::{Change, Control, HttpProbe, Runner};
 use super::program::{self, OwnImage, Place};
 use super::status::{self, ContainerState, Report};
@@ -173,6 +174,10 @@ impl Worker {
         let _stop_runners = stop.clone().drop_guard();
         let (sender, mut changes) = mpsc::channel(16);
         let tasks = TaskTracker::new();
+        let pod = self.newest();
+        let folder = self.core.pod_folder(pod.metadata.uid.as_deref().unwrap_or_default());
+        let follow = config_maps::follow(self.core.client.clone(), (*pod).clone(), folder, stop.clone());
+        tasks.spawn(follow);
         let mut controls = Vec::new();
         for runner in runners {
             controls.push(self.core.programs.add(&runner.control));
@@ -210,6 +215,7 @@ impl Worker {
         let (namespace, name) = names(&pod);
         let folder = self.core.pod_folder(uid);
         std::fs::create_dir_all(&folder)?;
+        config_maps::write(&self.core.client, &pod, &folder).await?;
         let mut runners = Vec::new();
         for (index, container) in spec.containers.iter().enumerate() {
             let place = Place {
