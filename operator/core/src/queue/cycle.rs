@@ -314,11 +314,11 @@ impl<'a> Cycle<'a> {
             }
             Err(blocked) => blocked,
         };
-        if matches!(blocked, Obstacle::Room) && self.keeper.get(own).free_ms.is_none() {
-            if let Some(kept) = self.ask_for_room(index, tenant, needs) {
-                self.keeper.started(own, true, &mut self.cluster);
-                return Err(Obstacle::Reserved(kept));
-            }
+        let may_ask = matches!(blocked, Obstacle::Room) && self.keeper.get(own).free_ms.is_none();
+        let asked = if may_ask { self.ask_for_room(index, tenant, needs) } else { None };
+        if let Some(kept) = asked {
+            self.keeper.started(own, true, &mut self.cluster);
+            return Err(Obstacle::Reserved(kept));
         }
         self.keeper.close(own, &mut self.cluster, &mut self.tree);
         if let Some(admission) = self.backfill(index, tenant, needs) {

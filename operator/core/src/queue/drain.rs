@@ -17,8 +17,8 @@ pub(super) struct Ends<'a> {
     snapshot: &'a Snapshot,
     shapes: &'a Shapes<'a>,
     now_ms: i64,
-    /// Once it is asked for: those that have been asked to leave, then those whose end is known, then the others, of which those that
-    /// started last are expected to end first. Without those that are expected to run for ever.
+    /// Once it is asked for: those that have been asked to leave, then those whose end is known, then the others, of
+    /// which those that started last are expected to end first. Without those that are expected to run for ever.
     order: OnceCell<Vec<usize>>,
     /// Those who have been asked to leave, in that order.
     leaving: Vec<usize>,
@@ -138,7 +138,7 @@ impl<'a> Ends<'a> {
             return None;
         }
         let mut gone = 0;
-        let found = self.fewest(workload, shape, order, &mut gone, cluster);
+        let found = Self::fewest(workload, shape, order, &mut gone, cluster);
         for at in order.get(..gone).unwrap_or_default() {
             cluster.restore(*at);
         }
@@ -148,9 +148,9 @@ impl<'a> Ends<'a> {
         found
     }
 
-    /// A place once the fewest of these are gone, the first first. Leaves `gone` of them released, and the place taken back.
+    /// A place once the fewest of these are gone, the first first. Leaves `gone` of them released, and the place taken
+    /// back.
     fn fewest(
-        &self,
         workload: &Workload,
         shape: usize,
         order: &[usize],

@@ -75,10 +75,10 @@ fn part(amount: u128, fraction: u128) -> u128 {
 /// 2 to the power of -(passed / half-life), of [`ONE`].
 fn halved(passed_ms: i64, half_life_ms: i64) -> u128 {
     let (whole, rest) = (passed_ms / half_life_ms, passed_ms % half_life_ms);
-    let x = (i128::from(rest) << BITS) / i128::from(half_life_ms) * (LN_2 >> 2) >> (BITS - 2);
+    let x = ((i128::from(rest) << BITS) / i128::from(half_life_ms) * (LN_2 >> 2)) >> (BITS - 2);
     let (mut sum, mut term) = (ONE, ONE);
     for n in 1..=24 {
-        term = (-term * (x >> 2) >> (BITS - 2)) / n;
+        term = ((-term * (x >> 2)) >> (BITS - 2)) / n;
         sum += term;
     }
     let whole = u32::try_from(whole).unwrap_or(u32::MAX);

@@ -112,7 +112,9 @@ impl<'a> Ground<'a> {
             }
             level = after;
             if let Some((_, there)) = of {
-                own.iter().for_each(|(spot, amounts)| add(there.entry(*spot).or_default(), amounts));
+                for (spot, amounts) in own {
+                    add(there.entry(*spot).or_default(), amounts);
+                }
             }
         }
         Some(way)

@@ -84,7 +84,7 @@ fn tenants() -> impl Strategy<Value = BTreeMap<String, Tenant>> {
     let tenant = (0_u64..3, prop::option::of(0_u64..5), 0_u64..90, prop::option::of(0_u8..6)).prop_map(
         |(guaranteed, limit, used, parent)| {
             let parent = parent.map(|parent| format!("t{parent}"));
-            Tenant { used, parent, ..tenant(guaranteed, limit, 0) }
+            Tenant { parent, used, ..tenant(guaranteed, limit, 0) }
         },
     );
     prop::collection::vec(tenant, 1..4)

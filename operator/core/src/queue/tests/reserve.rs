@@ -229,8 +229,10 @@ fn units_are_kept_for_the_first_in_line_under_a_limit() {
     assert_eq!(started(&snapshot, &plan(&snapshot, 0)), ["one"]);
 }
 
-/// Jobs of two tenants; those in a set `known` say how long they run.
-fn jobs() -> impl Strategy<Value = Vec<(usize, u32, u64, i64, i64, bool, i32, bool)>> {
+/// A job: kind of device, pods, CPUs, when it comes, how long it runs and whether it says so, priority, whose it is.
+type Drawn = (usize, u32, u64, i64, i64, bool, i32, bool);
+
+fn jobs() -> impl Strategy<Value = Vec<Drawn>> {
     let job = (
         0_usize..4,
         1_u32..4,

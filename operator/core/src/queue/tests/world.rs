@@ -1,6 +1,7 @@
 //! A cluster through time: jobs come, are planned by cycle after cycle, run and end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use crate::model::{
     Admission, Device, DeviceIndex, Plan, PodPlacement, Reservation, Running, Snapshot, WaitReason, Workload,
@@ -153,18 +154,18 @@ impl World {
         for running in &self.snapshot.running {
             let (key, ends_ms) = (&running.key, self.ends_ms[&running.key]);
             let known = if running.ends_ms.is_some() { "" } else { "?" };
-            told += &format!("  {key} runs until {ends_ms}{known} on{}\n", place(&running.pods));
+            let _ = writeln!(told, "  {key} runs until {ends_ms}{known} on{}", place(&running.pods));
         }
         for admission in &plan.admissions {
             let Workload { key, runs_ms, .. } = &self.snapshot.waiting[admission.workload];
-            told += &format!("  {key} starts, {runs_ms:?}, on{}\n", place(&admission.pods));
+            let _ = writeln!(told, "  {key} starts, {runs_ms:?}, on{}", place(&admission.pods));
         }
         for Reservation { workload, pods, free_ms } in &plan.reservations {
             let key = &self.snapshot.waiting[*workload].key;
-            told += &format!("  {key} has kept, {free_ms:?},{}\n", place(pods));
+            let _ = writeln!(told, "  {key} has kept, {free_ms:?},{}", place(pods));
         }
         for wait in &plan.waits {
-            told += &format!("  {}: {}\n", self.snapshot.waiting[wait.workload].key, wait.reason);
+            let _ = writeln!(told, "  {}: {}", self.snapshot.waiting[wait.workload].key, wait.reason);
         }
         told
     }
