@@ -1,9 +1,15 @@
-//! What the status does not say: what would let a job start at once. It is
-//! found by trying, with the operator's own snapshot and planner.
+//! What the status does not say: what would let a job start at once, and when
+//! it is likely to start. Both are found by trying, with the operator's own
+//! snapshot and planner.
 
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
 use vingt_core::Snapshot;
 use vingt_core::model::{UNITS_PER_GPU, Units};
+use vingt_core::simulate::forecast::{Effort, Forecast, History, forecast};
 
+use super::story::Expected;
 use crate::live::Recorded;
 use crate::whatif;
 use crate::words::{count, gpus};
@@ -17,13 +23,53 @@ const TRIED: usize = 48;
 /// How many of those are named.
 const NAMED: usize = 3;
 
-/// What would let the first workload start at once that waits and whose key is `key` or, if that ends with `-`,
-/// begins with it; each by itself. None if there is no such workload.
-pub fn of(recorded: &Recorded, key: &str) -> Option<Vec<String>> {
+/// How long the future is played, about.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// How often at most.
+const DRAWS: usize = 100;
+
+/// What is found out about a workload.
+#[derive(Debug, Default, PartialEq)]
+pub struct Insight {
+    /// What would let it start at once, each by itself.
+    pub helps: Vec<String>,
+    /// When it is likely to start.
+    pub starts: Option<Expected>,
+}
+
+/// About the first workload that waits whose key is `key` or, if that ends with `-`, begins with it; when it
+/// `starts` is worked out if that is asked for. None if there is no such workload.
+pub fn of(recorded: &Recorded, key: &str, starts: bool) -> Option<Insight> {
     let Recorded { now_ms, snapshot } = recorded;
     let wanted = |known: &str| known == key || (key.ends_with('-') && known.starts_with(key));
     let key = snapshot.waiting.iter().map(|workload| workload.key.as_str()).find(|known| wanted(known))?;
-    Some(helps(snapshot, *now_ms, key))
+    let helps = helps(snapshot, *now_ms, key);
+    Some(Insight { helps, starts: starts.then(|| foreseen(snapshot, *now_ms, key)).flatten() })
+}
+
+/// When it starts, over many futures of the cluster.
+fn foreseen(snapshot: &Snapshot, now_ms: i64, key: &str) -> Option<Expected> {
+    let began = Instant::now();
+    let _ = vingt_core::plan(snapshot, now_ms);
+    let plans = PATIENCE.as_micros() / began.elapsed().as_micros().max(1);
+    let plans = u64::try_from(plans).unwrap_or(u64::MAX).clamp(100, 50_000);
+    let effort = Effort { draws: DRAWS, plans, ..Effort::default() };
+    // What cannot be played is no reason to say nothing else.
+    let all = forecast(snapshot, now_ms, &History::default(), &[key], effort).ok()?;
+    all.iter().find(|forecast| forecast.key == key).and_then(expected)
+}
+
+fn expected(forecast: &Forecast) -> Option<Expected> {
+    let time = |ms: Option<i64>| Timestamp::from_millisecond(ms?).ok();
+    let frees =
+        forecast.frees.first().map(|(key, _)| format!(", most often when {key} ends")).unwrap_or_default();
+    Some(Expected {
+        p10: time(forecast.p10_ms)?,
+        p50: time(forecast.p50_ms)?,
+        p90: time(forecast.p90_ms)?,
+        basis: format!("{} ways in which it may go on, with nothing new queued{frees}", forecast.draws),
+    })
 }
 
 /// Whether the workload starts if the snapshot is changed so.
@@ -129,23 +175,30 @@ mod tests {
 
     #[test]
     fn what_would_let_it_start_is_found_by_trying() {
-        let insight = of(&recorded(1), "Pod/p/w-1").unwrap();
-        assert_eq!(insight, ["the end of Pod/p/r-0 (1 GPU)", "2 GPUs more"]);
-        let both = of(&recorded(2), "Pod/p/w-").unwrap();
-        assert_eq!(both, ["2 GPUs more"], "one end is not enough");
-        assert_eq!(of(&recorded(1), "Pod/p/w"), None);
+        let insight = of(&recorded(1), "Pod/p/w-1", true).unwrap();
+        assert_eq!(insight.helps, ["the end of Pod/p/r-0 (1 GPU)", "2 GPUs more"]);
+        let starts = insight.starts.expect("the end of what runs is known");
+        assert!(starts.p90.as_millisecond() <= 62_000, "{starts:?}");
+        assert!(starts.basis.ends_with(", most often when Pod/p/r-0 ends"), "{starts:?}");
+        let both = of(&recorded(2), "Pod/p/w-", false).unwrap();
+        assert_eq!(both.starts, None, "not asked for");
+        assert_eq!(both.helps, ["2 GPUs more"], "one end is not enough");
+        assert_eq!(of(&recorded(1), "Pod/p/w", false), None);
     }
 
     #[test]
     fn a_limit_in_the_way_is_named() {
         let mut recorded = recorded(0);
         recorded.snapshot.tenants.get_mut("default").unwrap().limit = Some(56);
-        assert_eq!(of(&recorded, "Pod/p/w-1").unwrap(), ["a higher limit of tenant default, which is 1 GPU"]);
+        assert_eq!(
+            of(&recorded, "Pod/p/w-1", false).unwrap().helps,
+            ["a higher limit of tenant default, which is 1 GPU"]
+        );
     }
 
     #[test]
     fn what_starts_needs_no_help() {
-        let helps = of(&recorded(0), "Pod/p/w-1").unwrap();
+        let helps = of(&recorded(0), "Pod/p/w-1", false).unwrap().helps;
         assert_eq!(helps, ["nothing is in its way any more: it starts with the next decision"]);
     }
 }

@@ -89,8 +89,11 @@ pub async fn run(cluster: &Cluster, args: &WhyArgs, screen: Screen) -> anyhow::R
             Ok(recorded) => {
                 let key = story.key();
                 // It thinks for a while, and the stack of a planner is deep.
-                let found = tokio::task::spawn_blocking(move || insight::of(&recorded, &key)).await?;
-                story.helps = found.unwrap_or_default();
+                let unknown = story.starts.is_none();
+                let find = move || insight::of(&recorded, &key, unknown).unwrap_or_default();
+                let found = tokio::task::spawn_blocking(find).await?;
+                story.helps = found.helps;
+                story.starts = story.starts.or(found.starts);
             }
             Err(error) => story.notes.push(format!("what would help is not known: {error:#}")),
         }

@@ -64,11 +64,12 @@ impl Story {
 impl Expected {
     fn tell(&self, now: Timestamp, zone: &TimeZone) -> String {
         let at = |time: Timestamp| clock(time, now, zone);
-        let soon = duration(self.p50.as_millisecond() - now.as_millisecond());
+        let left_ms = self.p50.as_millisecond() - now.as_millisecond();
+        let soon = if left_ms > 0 { format!(" (in {})", duration(left_ms)) } else { String::new() };
         let late = if self.p90 < now { "; it is later than expected" } else { "" };
         let basis = if self.basis.is_empty() { String::new() } else { format!(" ({})", self.basis) };
         format!(
-            "at {} as likely as not (in {soon}); 10 %: before {}, 90 %: before {}{late}{basis}",
+            "at {} as likely as not{soon}; 10 %: before {}, 90 %: before {}{late}{basis}",
             at(self.p50),
             at(self.p10),
             at(self.p90)
