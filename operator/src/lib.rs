@@ -11,6 +11,7 @@ mod cleanup;
 pub mod cli;
 mod client;
 mod engine;
+mod forecasts;
 mod http;
 mod jobs;
 mod learner;

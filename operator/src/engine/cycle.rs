@@ -43,6 +43,7 @@ impl Engine {
         self.count(&picture, &plan);
         self.remember_places(&picture.snapshot, &plan);
         self.remember_served(&picture.snapshot, &plan, now_ms);
+        self.forecasts.look(&picture.snapshot, now_ms);
         self.waiting = plan.waits.len() + beyond.len();
         let mut reasons = reasons(&picture, &plan);
         for (subject, why) in beyond {

@@ -341,7 +341,11 @@ impl Engine {
     fn tell_gang(&mut self, it: Tracked, tenancy: &Tenancy, now_ms: i64) {
         let now = Timestamp::from_millisecond(now_ms).unwrap_or_default();
         let old = it.job.status.clone().unwrap_or_default();
-        let new = status::next(&it.job, &it.gang, tenancy.tenant(&it.key.namespace), &it.record, now);
+        let mut new = status::next(&it.job, &it.gang, tenancy.tenant(&it.key.namespace), &it.record, now);
+        if new.waiting_since.is_some() {
+            let workload = gang_workload(&it.key);
+            new.expected_start = self.forecasts.say(&workload, old.expected_start.as_ref(), now_ms);
+        }
         if Some(&new) == it.job.status.as_ref() {
             return;
         }

@@ -39,6 +39,7 @@ pub use api::{Failure, TIME_LIMIT, Writer};
 
 use vingt_core::model::PodShape;
 
+use crate::forecasts::Forecasts;
 use crate::http::Snapshots;
 use crate::learner::Learner;
 use crate::metrics::Metrics;
@@ -136,6 +137,8 @@ pub struct Engine {
     past: BTreeMap<String, Past>,
     /// Who learns which places are best.
     learner: Learner,
+    /// When what waits is likely to start.
+    forecasts: Forecasts,
 }
 
 /// What the API server says of a job's objects.
@@ -200,6 +203,7 @@ impl Engine {
             moves: Moves::default(),
             past: BTreeMap::new(),
             learner: Learner::default(),
+            forecasts: Forecasts::default(),
         }
     }
 

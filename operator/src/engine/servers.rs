@@ -21,6 +21,7 @@ use crate::jobs::server::{self, Replicas};
 use crate::jobs::template::claim_template_name;
 use crate::snapshot::members::Members;
 use crate::snapshot::no_tenant;
+use crate::snapshot::pods::pod_workload;
 use crate::tenants::Tenancy;
 use crate::world::{Change, Deployment, Key, Owned, ServiceKind, TemplateKind, View};
 
@@ -59,7 +60,14 @@ impl Engine {
                 None => {}
             }
             let known = self.replicas(&key, members, waits);
-            let status = server::next(&job, &known, tenant, invalid.as_deref(), waits_for.as_deref(), now);
+            let mut status =
+                server::next(&job, &known, tenant, invalid.as_deref(), waits_for.as_deref(), now);
+            let gated = members.replicas(&key).iter().map(pod_workload).collect::<Vec<_>>();
+            let first = self.forecasts.first(gated.iter().map(String::as_str));
+            let old = status.expected_start.take();
+            status.expected_start = first
+                .filter(|_| status.waiting_since.is_some())
+                .and_then(|first| self.forecasts.say(first, old.as_ref(), now.as_millisecond()));
             self.tell_server(&key, &job, &status);
         }
     }
