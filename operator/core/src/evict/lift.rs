@@ -10,7 +10,6 @@
 //! leaves who is to spare.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
 
 use super::reclaim::{Claimant, Rights};
 use super::room::lost;
@@ -178,21 +177,25 @@ impl<'a> Lift<'_, 'a> {
 
     /// The candidates by the GPU or the node where they are, in the order of the least that one of them loses.
     fn by_spot(&self, candidates: &[usize], gpus: bool) -> Vec<Vec<usize>> {
-        let mut groups: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        let spots = if gpus { self.snapshot.gpus.len() } else { self.snapshot.nodes.len() };
+        let mut groups: Vec<Vec<usize>> = vec![Vec::new(); spots];
+        let mut enter = |spot: u32, at: usize| {
+            if let Some(group) = groups.get_mut(spot as usize).filter(|group| group.last() != Some(&at)) {
+                group.push(at);
+            }
+        };
         for at in candidates {
-            let pods = &self.snapshot.running[*at].pods;
-            let spots: BTreeSet<u32> = if gpus {
-                pods.iter().flat_map(|pod| pod.devices.iter().flatten()).map(|device| device.gpu.0).collect()
-            } else {
-                pods.iter().map(|pod| pod.node.0).collect()
-            };
-            for spot in spots {
-                groups.entry(spot).or_default().push(*at);
+            for pod in &self.snapshot.running[*at].pods {
+                if gpus {
+                    pod.devices.iter().flatten().for_each(|device| enter(device.gpu.0, *at));
+                } else {
+                    enter(pod.node.0, *at);
+                }
             }
         }
-        let mut groups: Vec<(u32, Vec<usize>)> = groups.into_iter().collect();
-        groups.sort_by_key(|(spot, group)| (group.iter().map(|at| self.lost(*at)).min(), *spot));
-        groups.into_iter().map(|(_, group)| group).collect()
+        groups.retain(|group| !group.is_empty());
+        groups.sort_by_cached_key(|group| group.iter().map(|at| self.lost(*at)).min());
+        groups
     }
 }
 

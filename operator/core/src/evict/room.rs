@@ -16,7 +16,7 @@ use crate::queue::tree::Tree;
 
 /// Workloads for which victims are looked for in one cycle. Those behind them get their turn in
 /// the next cycles, when those ahead have their places.
-const SEARCHES: u32 = 64;
+const SEARCHES: u32 = 16;
 
 /// Questions asked in one cycle.
 const QUESTIONS_IN_CYCLE: u32 = 4 * QUESTIONS;
@@ -36,8 +36,8 @@ pub(crate) struct Evictor<'a> {
     pub(super) move_searches: u32,
     /// Who is asked to leave or to move in this cycle.
     asked: BTreeSet<usize>,
-    /// For each tenant, the lowest priority of what may be asked to leave.
-    lowest: Vec<Option<i32>>,
+    /// For each tenant, what of its own may be asked to leave, the lowest priority first.
+    evictable: Vec<Vec<usize>>,
     searches: u32,
     questions: u32,
     /// For whom nothing was found: the least number of pods, by tenant, priority and shape.
@@ -72,12 +72,14 @@ pub(crate) struct Wanted {
 
 impl<'a> Evictor<'a> {
     pub fn of(snapshot: &'a Snapshot, shapes: &'a Shapes<'a>, tree: &Tree<'a>, now_ms: i64) -> Self {
-        let mut lowest: Vec<Option<i32>> = vec![None; tree.len()];
-        for running in snapshot.running.iter().filter(|running| running.evictable) {
+        let mut evictable: Vec<Vec<usize>> = vec![Vec::new(); tree.len()];
+        for (at, running) in snapshot.running.iter().enumerate().filter(|(_, running)| running.evictable) {
             if let Some(tenant) = tree.find(&running.tenant) {
-                let least = lowest[tenant].map_or(running.priority, |least| least.min(running.priority));
-                lowest[tenant] = Some(least);
+                evictable[tenant].push(at);
             }
+        }
+        for of_tenant in &mut evictable {
+            of_tenant.sort_by_key(|at| snapshot.running[*at].priority);
         }
         let leaving = (0..snapshot.running.len()).filter(|at| snapshot.running[*at].leaves_ms.is_some());
         Self {
@@ -87,7 +89,7 @@ impl<'a> Evictor<'a> {
             rights: Rights::of(snapshot, tree),
             leaving: leaving.collect(),
             asked: BTreeSet::new(),
-            lowest,
+            evictable,
             moves: 0,
             move_searches: defragment::SEARCHES,
             searches: SEARCHES,
@@ -102,7 +104,8 @@ impl<'a> Evictor<'a> {
         let workload = &self.snapshot.waiting[wanted.workload];
         let shape = self.shapes.shape_of[wanted.workload];
         let by = Claimant { tenant: wanted.tenant, priority: workload.priority, units: wanted.units };
-        let preempts = self.lowest[by.tenant].is_some_and(|lowest| lowest < by.priority);
+        let lowest = self.evictable[by.tenant].first().map(|at| self.snapshot.running[*at].priority);
+        let preempts = lowest.is_some_and(|lowest| lowest < by.priority);
         if !preempts && !self.rights.may_reclaim(by, tree) {
             return None;
         }
@@ -176,24 +179,24 @@ impl<'a> Evictor<'a> {
         tree: &Tree<'a>,
     ) -> Vec<usize> {
         let useful = useful_nodes(self.snapshot, self.shapes, shape, cluster);
-        let mut reclaimable: Vec<Option<bool>> = vec![None; tree.len()];
-        let mut may = |at: usize| {
-            let running = &self.snapshot.running[at];
-            if !running.evictable || self.is_asked(at) {
-                return false;
-            }
-            match tree.find(&running.tenant) {
-                None => false,
-                Some(of) if of == by.tenant => self.rights.right(by, running, tree).is_some(),
-                Some(of) => {
-                    *reclaimable[of].get_or_insert_with(|| self.rights.right(by, running, tree).is_some())
-                }
-            }
-        };
         let on_useful = |at: &usize| {
-            self.snapshot.running[*at].pods.iter().any(|pod| useful.get(pod.node.0 as usize) == Some(&true))
+            let pods = &self.snapshot.running[*at].pods;
+            !self.is_asked(*at) && pods.iter().any(|pod| useful.get(pod.node.0 as usize) == Some(&true))
         };
-        (0..self.snapshot.running.len()).filter(|at| may(*at)).filter(on_useful).collect()
+        let right = |at: &usize| self.rights.right(by, &self.snapshot.running[*at], tree).is_some();
+        let mut candidates = Vec::new();
+        for (of, evictable) in self.evictable.iter().enumerate() {
+            let mut evictable = evictable.iter().copied().filter(on_useful);
+            if of == by.tenant {
+                candidates.extend(evictable.take_while(right));
+            } else if let Some(first) = evictable.next().filter(right) {
+                // What is true of one of another tenant is true of all.
+                candidates.push(first);
+                candidates.extend(evictable);
+            }
+        }
+        candidates.sort_unstable();
+        candidates
     }
 
     /// The place that these victims free, if the workload may still ask them once it is known what it is charged.
