@@ -82,7 +82,7 @@ impl<'a> Rights<'a> {
         }
         let may =
             reclaim && self.stays_within(by, of, tree) && !tree.path(by.tenant).any(|above| above == of) && {
-                let beyond = |branch| self.held(branch, tree) > self.guaranteed(branch, tree);
+                let beyond = |branch| self.held(branch, tree) > guaranteed(branch, tree);
                 self.spared(of, by.tenant, tree).into_iter().all(beyond)
             };
         may.then_some(EvictionReason::Reclaimed)
@@ -101,11 +101,10 @@ impl<'a> Rights<'a> {
         if of == by.tenant {
             return preemption && running.priority > by.priority;
         }
-        let within = |branch| self.held(branch, tree) <= self.guaranteed(branch, tree);
-        let beyond =
-            |branch| self.held(branch, tree).saturating_add(by.units) > self.guaranteed(branch, tree);
+        let within = |branch| self.held(branch, tree) <= guaranteed(branch, tree);
+        let beyond = |branch| self.held(branch, tree).saturating_add(by.units) > guaranteed(branch, tree);
         reclaim
-            && self.branches(of, by.tenant, tree).into_iter().all(within)
+            && branches(of, by.tenant, tree).into_iter().all(within)
             && self.spared(by.tenant, of, tree).into_iter().all(beyond)
     }
 
@@ -122,7 +121,7 @@ impl<'a> Rights<'a> {
             self.spared(of, by.tenant, tree).into_iter().all(|branch| {
                 let left = left.entry(branch).or_insert_with(|| self.held(branch, tree));
                 match left.checked_sub(running.units) {
-                    Some(rest) if rest >= self.guaranteed(branch, tree) => {
+                    Some(rest) if rest >= guaranteed(branch, tree) => {
                         *left = rest;
                         true
                     }
@@ -135,7 +134,7 @@ impl<'a> Rights<'a> {
     /// Whether the claimant's branches below where it meets `other` hold no more than is guaranteed to them once
     /// it has started.
     fn stays_within(&self, by: Claimant, other: usize, tree: &Tree<'_>) -> bool {
-        self.branches(by.tenant, other, tree).into_iter().all(|branch| self.within(by, branch, tree))
+        branches(by.tenant, other, tree).into_iter().all(|branch| self.within(by, branch, tree))
     }
 
     /// Whether a branch of the claimant holds no more than is guaranteed to it once it has started, with all that
@@ -146,7 +145,7 @@ impl<'a> Rights<'a> {
             Branch::Own(tenant) => self.own(tenant, |tenant| tree.kept(tenant)),
         };
         let after = self.held(branch, tree).saturating_add(promised).saturating_add(by.units);
-        after <= self.guaranteed(branch, tree)
+        after <= guaranteed(branch, tree)
     }
 
     /// What is held there, without what is about to leave.
@@ -160,13 +159,6 @@ impl<'a> Rights<'a> {
         }
     }
 
-    fn guaranteed(&self, branch: Branch, tree: &Tree<'_>) -> Units {
-        match branch {
-            Branch::All(tenant) => tree.guaranteed(tenant),
-            Branch::Own(tenant) => tree.guaranteed_to_its_own(tenant),
-        }
-    }
-
     fn own(&self, tenant: usize, with_all_below: impl Fn(usize) -> Units) -> Units {
         let below = self.below[tenant].iter().map(|below| with_all_below(*below));
         below.fold(with_all_below(tenant), Units::saturating_sub)
@@ -174,18 +166,25 @@ impl<'a> Rights<'a> {
 
     /// The branches of `tenant` that must not be brought below what is guaranteed to them for `other`.
     fn spared(&self, tenant: usize, other: usize, tree: &Tree<'_>) -> Vec<Branch> {
-        let mut branches = self.branches(tenant, other, tree);
+        let mut branches = branches(tenant, other, tree);
         if !self.below[tenant].is_empty() {
             branches.insert(0, Branch::Own(tenant));
         }
         branches
     }
+}
 
-    /// The branches that `tenant` is in and `other` is not.
-    fn branches(&self, tenant: usize, other: usize, tree: &Tree<'_>) -> Vec<Branch> {
-        let above_other: Vec<usize> = tree.path(other).collect();
-        let apart = tree.path(tenant).take_while(|at| !above_other.contains(at));
-        let apart: Vec<Branch> = apart.map(Branch::All).collect();
-        if apart.is_empty() { vec![Branch::Own(tenant)] } else { apart }
+fn guaranteed(branch: Branch, tree: &Tree<'_>) -> Units {
+    match branch {
+        Branch::All(tenant) => tree.guaranteed(tenant),
+        Branch::Own(tenant) => tree.guaranteed_to_its_own(tenant),
     }
+}
+
+/// The branches that `tenant` is in and `other` is not.
+fn branches(tenant: usize, other: usize, tree: &Tree<'_>) -> Vec<Branch> {
+    let above_other: Vec<usize> = tree.path(other).collect();
+    let apart = tree.path(tenant).take_while(|at| !above_other.contains(at));
+    let apart: Vec<Branch> = apart.map(Branch::All).collect();
+    if apart.is_empty() { vec![Branch::Own(tenant)] } else { apart }
 }
