@@ -188,9 +188,9 @@ fn words(told: &Forecast, now_ms: i64) -> Option<ExpectedStart> {
 /// Whether a forecast says something new.
 fn noticed(old: &ExpectedStart, new: &ExpectedStart, now_ms: i64) -> bool {
     let apart = |old: &Time, new: &Time| {
-        let (old_ms, new_ms) = (old.0.as_millisecond(), new.0.as_millisecond());
-        let left_ms = old_ms.max(new_ms).saturating_sub(now_ms).max(0);
-        old_ms.saturating_sub(new_ms).abs() > NOTICED_MS.max(left_ms / NOTICED_PART)
+        let (said, found) = (old.0.as_millisecond(), new.0.as_millisecond());
+        let left_ms = said.max(found).saturating_sub(now_ms).max(0);
+        said.saturating_sub(found).abs() > NOTICED_MS.max(left_ms / NOTICED_PART)
     };
     let past = old.p90.0.as_millisecond() < now_ms;
     past || apart(&old.p50, &new.p50) || apart(&old.p90, &new.p90)

@@ -109,11 +109,10 @@ fn renew(loaded: &mut Loaded, answer: anyhow::Result<Settings>, metrics: &Metric
         return false;
     }
     metrics.settings_valid.set(i64::from(new.refused.is_none()));
-    match &new.refused {
-        Some(why) => {
-            tracing::error!(%why, "the settings have changed and are wrong; the old ones stay in force")
-        }
-        None => tracing::info!(settings = ?new.settings, "new settings"),
+    if let Some(why) = &new.refused {
+        tracing::error!(%why, "the settings have changed and are wrong; the old ones stay in force");
+    } else {
+        tracing::info!(settings = ?new.settings, "new settings");
     }
     *loaded = new;
     true

@@ -71,16 +71,14 @@ impl Engine {
         let key = Key::new(&self.namespace, &self.identity);
         let Some(pod) = self.world.pods.get(&key) else { return };
         let about = pod_reference(&key, pod);
-        self.events.publish(match refused {
-            Some(why) => {
-                let note = format!("{why}; the settings before stay in force");
-                Announcement::warning(about, "SettingsRefused", "ReadSettings", note)
-            }
-            None => {
-                let note = "the new settings are in force".to_owned();
-                Announcement::normal(about, "SettingsTaken", "ReadSettings", note)
-            }
-        });
+        let announcement = if let Some(why) = refused {
+            let note = format!("{why}; the settings before stay in force");
+            Announcement::warning(about, "SettingsRefused", "ReadSettings", note)
+        } else {
+            let note = "the new settings are in force".to_owned();
+            Announcement::normal(about, "SettingsTaken", "ReadSettings", note)
+        };
+        self.events.publish(announcement);
     }
 }
 

@@ -57,17 +57,16 @@ impl Engine {
             );
             beyond.insert(index, why);
         }
-        let mut index = 0;
         let mut out = Vec::new();
         let waiting = std::mem::take(&mut picture.snapshot.waiting);
-        for (subject, workload) in std::mem::take(&mut picture.subjects).into_iter().zip(waiting) {
+        let subjects = std::mem::take(&mut picture.subjects);
+        for (index, (subject, workload)) in subjects.into_iter().zip(waiting).enumerate() {
             if let Some(why) = beyond.remove(&index) {
                 out.push((subject, why));
             } else {
                 picture.subjects.push(subject);
                 picture.snapshot.waiting.push(workload);
             }
-            index += 1;
         }
         out
     }

@@ -310,7 +310,9 @@ impl Engine {
             self.busy.remove(&object);
             let announcements = self.announcements.remove(&object).unwrap_or_default();
             if outcome.result.is_ok() {
-                announcements.into_iter().for_each(|announcement| self.events.publish(announcement));
+                for announcement in announcements {
+                    self.events.publish(announcement);
+                }
             }
             match &outcome.result {
                 Ok(()) => {

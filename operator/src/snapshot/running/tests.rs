@@ -26,6 +26,7 @@ fn sight<T>(world: &World, asked: &BTreeMap<String, i64>, see: impl FnOnce(Sight
     see(Sight { world, members: &members, layout: &layout, gpus: &layout.gpus, asked, now_ms: NOW_MS })
 }
 
+#[allow(clippy::needless_pass_by_value)] // The cases read better without borrows.
 fn gang_of(spec: Value, conditions: Value, annotations: &Value) -> (World, Option<Running>) {
     let mut world = world();
     let assigned = |worker: u32, device: &str| json!({"worker": worker, "node": "n", "devices": [{"request": "gpu", "pool": "n", "device": device}]});
@@ -161,9 +162,12 @@ fn pod_of(owner: &Value, annotations: &Value, shared: bool, server: Option<Value
 #[test]
 fn a_pod_is_asked_if_somebody_makes_it_again() {
     let owner = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "s-1", "uid": "r", "controller": true}]);
-    let owned = pod_of(&owner, &Value::Null, false, None).unwrap();
-    assert_eq!((owned.priority, owned.units, owned.grace_ms, owned.admitted_ms), (3, 28, 5000, START_MS));
-    assert_eq!((owned.evictable, owned.movable), (true, Movable::No));
+    let made_again = pod_of(&owner, &Value::Null, false, None).unwrap();
+    assert_eq!(
+        (made_again.priority, made_again.units, made_again.grace_ms, made_again.admitted_ms),
+        (3, 28, 5000, START_MS)
+    );
+    assert_eq!((made_again.evictable, made_again.movable), (true, Movable::No));
     let said = |said: &str| json!({"vingt.dev/preemptible": said});
     assert!(!pod_of(&owner, &said("false"), false, None).unwrap().evictable);
     assert!(!pod_of(&json!([]), &Value::Null, false, None).unwrap().evictable, "nobody makes it again");
