@@ -290,7 +290,11 @@ impl<'a> Cycle<'a> {
     ) -> Result<Admission, Obstacle> {
         self.keeper.open(own, &mut self.cluster, &mut self.tree);
         let Kept { shape, units, .. } = *self.keeper.get(own);
-        let left = self.keeper.left_for(own, &mut self.tree);
+        let mut left = self.keeper.left_for(own, &mut self.tree);
+        if units > left {
+            // Who went before others may hold units that are kept for them, until they can start.
+            left = self.ends.left_until_then(own, &self.keeper, &self.tree);
+        }
         // As long as somebody is in the way there, it would be in the way of others.
         let placed = if self.keeper.get(own).is_free() && units <= left {
             let place = &self.keeper.get(own).pods;

@@ -225,6 +225,33 @@ impl<'a> Ends<'a> {
         last_ms
     }
 
+    /// What the tenants of something kept may still hold besides what is kept for those who were promised theirs before
+    /// it, of which so much counts as will not be held any more by those who have ended when they can start.
+    pub fn left_until_then(&mut self, at: usize, keeper: &Keeper, tree: &Tree<'a>) -> Units {
+        let by_tenant = self.by_tenant.take().unwrap_or_else(|| self.by_tenant(tree));
+        let left = |above: usize| {
+            let limit = tree.tenant(above).limit?;
+            let mut gone = BTreeSet::new();
+            let mut counts = tree.held(above);
+            for kept in keeper.before(at).filter(|kept| tree.path(kept.tenant).any(|of| of == above)) {
+                let ended = |running: &usize| {
+                    self.end(*running).at_ms().zip(kept.free_ms).is_some_and(|(end, free)| end <= free)
+                };
+                let mut lets_go: Units = 0;
+                for running in by_tenant[above].iter().filter(|running| ended(running)) {
+                    if gone.insert(*running) {
+                        lets_go = lets_go.saturating_add(self.snapshot.running[*running].units);
+                    }
+                }
+                counts = counts.saturating_add(kept.units.saturating_sub(lets_go));
+            }
+            Some(limit.saturating_sub(counts))
+        };
+        let left = tree.path(keeper.get(at).tenant).filter_map(left).min().unwrap_or(Units::MAX);
+        self.by_tenant = Some(by_tenant);
+        left
+    }
+
     fn last_below_limits_ms(
         &self,
         tenant: usize,

@@ -86,6 +86,11 @@ impl Keeper {
         self.kept.iter().filter(|kept| kept.stands && !kept.pods.is_empty())
     }
 
+    /// Those of them that were promised theirs before one.
+    pub fn before(&self, at: usize) -> impl Iterator<Item = &Kept> {
+        self.kept[..at].iter().filter(|kept| kept.stands && !kept.pods.is_empty())
+    }
+
     /// Those that wait for something to end that nobody asked to leave.
     pub fn drains(&self) -> usize {
         self.standing().filter(|kept| kept.ending > 0).count()
