@@ -98,6 +98,14 @@ impl<'r> Drive<'r> {
         verdict.or_else(|broken| if self.rules.contains(&broken.rule) { Err(broken) } else { Ok(()) })
     }
 
+    /// Why a job would wait, if a plan were made now.
+    pub fn reason_of(&self, job: usize) -> Option<String> {
+        let (snapshot, waiting, _) = self.world.snapshot();
+        let plan = vingt_core::plan(&snapshot, self.world.now_ms);
+        let wait = plan.waits.iter().find(|wait| waiting[wait.workload] == job)?;
+        Some(wait.reason.to_string())
+    }
+
     /// Everything is well and no more jobs come: all that fit start and end.
     pub fn run_dry(&mut self) -> Verdict {
         self.world.heal();
@@ -153,14 +161,15 @@ impl<'r> Drive<'r> {
         let (snapshot, ..) = self.world.snapshot();
         let mut tree = Tree::of(&snapshot);
         let spec = &self.world.jobs[job].spec;
-        let least = |(count, ask): &(u8, u8)| {
+        // Which of the devices that will do are left for it is not looked at here: the dearest, then.
+        let most = |(count, ask): &(u8, u8)| {
             let asked = super::scenario::ASKED[usize::from(*ask)];
             let devices = snapshot.gpus.iter().flat_map(|gpu| &gpu.devices);
             let units =
                 devices.filter(|device| super::show::will_do(device, asked)).map(|device| device.units);
-            u64::from(*count) * units.min().unwrap_or(0)
+            u64::from(*count) * units.max().unwrap_or(0)
         };
-        let units = u64::from(spec.pods) * spec.asks.iter().map(least).sum::<u64>();
+        let units = u64::from(spec.pods) * spec.asks.iter().map(most).sum::<u64>();
         let tenant = format!("t{}", self.world.tenant_of(job));
         let name = snapshot.tenants.get_key_value(&tenant).unwrap().0;
         tree.add(name, units);

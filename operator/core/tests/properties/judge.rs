@@ -1,14 +1,14 @@
 //! Whether one plan is right, by itself: what it says is done step by step on a
 //! ledger of its own. What only shows over time is judged in [`super::history`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use vingt_core::model::{
     EvictionReason, Movable, Plan, PodPlacement, Reservation, Running, Snapshot, UnitMs, Workload,
 };
 
 use super::ledger::Ledger;
-use super::tree::Tree;
+use super::tree::{Share, Tree};
 
 /// What must hold, by the numbers that the design gives them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,10 +129,30 @@ pub fn reservations_hold(snapshot: &Snapshot, plan: &Plan, now_ms: i64) -> Verdi
             broken(Rule::Reservations, format!("two places are kept on one: {key}: {why}"))
         })?;
     }
-    if plan.reservations.len() > snapshot.settings.reservations as usize {
-        return broken(Rule::Reservations, format!("{} places are kept", plan.reservations.len()));
+    let drains = plan.reservations.iter().filter(|reservation| {
+        let mut left = leavers_gone(snapshot, plan);
+        put(&mut left, snapshot, reservation).is_err()
+    });
+    let (drains, most) = (drains.count(), snapshot.settings.reservations as usize);
+    if drains > most {
+        return broken(Rule::Reservations, format!("{drains} places are drained, of at most {most}"));
     }
     Ok(())
+}
+
+/// What is held once everybody has left who is asked to.
+fn leavers_gone<'a>(snapshot: &'a Snapshot, plan: &Plan) -> Ledger<'a> {
+    let mut ledger = Ledger::of(snapshot);
+    for (index, job) in snapshot.running.iter().enumerate() {
+        let asked = plan.evictions.iter().any(|eviction| eviction.running == index);
+        let replaced = |pod| plan.replacements.iter().any(|r| (r.running, r.pod) == (index, pod));
+        for (at, pod) in job.pods.iter().enumerate() {
+            if job.leaves_ms.is_some() || asked || replaced(at) {
+                ledger.give_back(&snapshot.shapes[job.shape], pod);
+            }
+        }
+    }
+    ledger
 }
 
 fn put(ledger: &mut Ledger, snapshot: &Snapshot, reservation: &Reservation) -> Result<(), String> {
@@ -269,48 +289,37 @@ fn moves_are_few(snapshot: &Snapshot, plan: &Plan) -> Verdict {
     Ok(())
 }
 
-/// Who reclaims stays within what is guaranteed to it and those above it; those it reclaims from held more than
-/// that, and still hold it afterwards.
+/// Who reclaims stays within what is guaranteed to it and those above it, up to where the victim's tenant is
+/// below as well; the victim's side still holds what is guaranteed to it afterwards.
 fn reclaims_are_fair(snapshot: &Snapshot, plan: &Plan) -> Verdict {
-    let mut reclaimed: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for eviction in plan.evictions.iter().filter(|e| e.reason == EvictionReason::Reclaimed) {
-        reclaimed.entry(eviction.by).or_default().push(eviction.running);
+    let reclaims: Vec<_> = plan.evictions.iter().filter(|e| e.reason == EvictionReason::Reclaimed).collect();
+    let mut tree = Tree::of(snapshot);
+    for running in snapshot.running.iter().filter(|running| running.leaves_ms.is_some()) {
+        tree.take(&running.tenant, running.units);
     }
-    for (by, victims) in reclaimed {
-        let by = &snapshot.waiting[by];
-        let mut tree = Tree::of(snapshot);
-        for (job, running) in (0..).zip(&snapshot.running) {
-            // What has been asked to leave is as good as gone, but for those of this very reclaim.
-            let leaving = running.leaves_ms.is_some() || plan.evictions.iter().any(|e| e.running == job);
-            if leaving && !victims.contains(&job) {
-                tree.take(&running.tenant, running.units);
-            }
+    for victim in reclaims.iter().map(|reclaim| &snapshot.running[reclaim.running]) {
+        tree.take(&victim.tenant, victim.units);
+    }
+    for reclaim in reclaims {
+        let (victim, by) = (&snapshot.running[reclaim.running], &snapshot.waiting[reclaim.by]);
+        let kept = plan.reservations.iter().find(|kept| kept.workload == reclaim.by);
+        let units = kept.map_or(0, |kept| units_of(snapshot, &kept.pods));
+        let (ours, theirs) = (tree.path(&by.tenant), tree.path(&victim.tenant));
+        let mut mine: Vec<Share> = below_common(&ours, &theirs).iter().map(|name| tree.all(name)).collect();
+        if mine.is_empty() {
+            mine.push(tree.own(&by.tenant));
         }
-        let before = tree.clone();
-        for victim in victims.iter().map(|victim| &snapshot.running[*victim]) {
-            tree.take(&victim.tenant, victim.units);
+        let its: Vec<Share> = below_common(&theirs, &ours).iter().map(|name| tree.all(name)).collect();
+        let words = format!("{} is reclaimed for {}", victim.key, by.key);
+        if let Some(share) = mine.iter().find(|share| share.held + units > share.guaranteed) {
+            return broken(Rule::Evictions, format!("{words}, with {units}: {share:?}"));
         }
-        let reservation = plan.reservations.iter().find(|r| snapshot.waiting[r.workload].key == by.key);
-        tree.add(&by.tenant, reservation.map_or(0, |reservation| units_of(snapshot, &reservation.pods)));
-        let ours = tree.path(&by.tenant);
-        for victim in victims.iter().map(|victim| &snapshot.running[*victim]) {
-            let theirs = tree.path(&victim.tenant);
-            let (mine, its) = (below_common(&ours, &theirs), below_common(&theirs, &ours));
-            let words = format!("{} is reclaimed for {}", victim.key, by.key);
-            if let Some(name) = mine.iter().find(|name| tree.held(name) > tree.guaranteed(name)) {
-                let (held, guaranteed) = (tree.held(name), tree.guaranteed(name));
-                let why = format!("{name} then holds {held} of {guaranteed} guaranteed");
-                return broken(Rule::Evictions, format!("{words}: {why}"));
+        match its.last() {
+            None => return broken(Rule::Evictions, format!("{words}: its tenant is above")),
+            Some(share) if share.held < share.guaranteed => {
+                return broken(Rule::Evictions, format!("{words}, and then: {share:?}"));
             }
-            let Some(name) = its.last() else {
-                return broken(Rule::Evictions, format!("{words}: it is below it"));
-            };
-            let (held, guaranteed) = (before.held(name), tree.guaranteed(name));
-            if held <= guaranteed || tree.held(name) < guaranteed {
-                let after = tree.held(name);
-                let why = format!("{name} holds {held}, then {after}, of {guaranteed} guaranteed");
-                return broken(Rule::Evictions, format!("{words}: {why}"));
-            }
+            Some(_) => {}
         }
     }
     Ok(())

@@ -14,9 +14,11 @@ mod drive;
 mod history;
 mod judge;
 mod ledger;
+mod regressions;
 mod scenario;
 mod show;
 mod strategies;
+mod stream;
 mod text;
 mod tree;
 mod world;
@@ -69,6 +71,11 @@ proptest! {
     fn what_fits_starts_in_the_end(scenario in strategies::scenario(24)) {
         let mut drive = Drive::play(&scenario, &[Rule::Starts]).map_err(failed)?;
         drive.run_dry().map_err(failed)?;
+    }
+
+    #[test]
+    fn a_wide_gang_starts_in_a_stream_of_small_jobs(stream in stream::stream()) {
+        stream.lets_the_gang_start().map_err(failed)?;
     }
 
     #[test]

@@ -10,6 +10,9 @@ use vingt_core::model::{
 use super::scenario::{ASKED, JobSpec, SHARE};
 use super::world::{Job, Run, State, World};
 
+/// How much later than it takes a replaced pod is said to have left.
+const SLACK_MS: i64 = 3000;
+
 pub fn key(job: usize) -> String {
     format!("Job/a/j{job}")
 }
@@ -91,13 +94,14 @@ impl World {
             runs_ms: spare_s.map(|spare_s| job.left_ms + i64::from(spare_s) * 1000),
             topology: near.map(|required| Topology { label: "rack".into(), required }),
             reserved: job.reserved.clone(),
-            reserved_rank: 0,
+            reserved_rank: job.reserved_rank,
         }
     }
 
     fn runs(&self, at: usize, job: &Job, run: &Run, shape: usize) -> Running {
         let JobSpec { priority, spare_s, grace_s, saves_s, evictable, movable, .. } = job.spec;
         let every_ms = i64::from(saves_s) * 1000;
+        let swapped_ms = run.replacing.iter().map(|(_, _, ready_ms)| ready_ms + SLACK_MS).max();
         let saves = (self.now_ms - run.admitted_ms).checked_div(every_ms).unwrap_or(0);
         Running {
             key: key(at),
@@ -105,12 +109,12 @@ impl World {
             priority: priority.into(),
             shape,
             pods: run.pods.clone(),
-            units: self.units(Self::places(run)),
+            units: self.units(&run.pods),
             admitted_ms: run.admitted_ms,
             ends_ms: spare_s.map(|spare_s| run.admitted_ms + job.left_ms + i64::from(spare_s) * 1000),
             saved_ms: (saves > 0).then_some(run.admitted_ms + saves * every_ms),
             grace_ms: i64::from(grace_s) * 1000,
-            leaves_ms: run.leaves_ms.map(|(_, at_the_latest_ms)| at_the_latest_ms),
+            leaves_ms: run.leaves_ms.map(|(_, at_the_latest_ms)| at_the_latest_ms).or(swapped_ms),
             evictable,
             movable,
         }

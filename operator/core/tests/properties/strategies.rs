@@ -87,7 +87,7 @@ pub fn job() -> impl Strategy<Value = JobSpec> {
     let asks = prop_oneof![6 => prop::collection::vec(ask.clone(), 1), 1 => prop::collection::vec(ask, 2)];
     let movable =
         prop_oneof![2 => Just(Movable::No), 1 => Just(Movable::Restart), 1 => Just(Movable::Replace)];
-    let near = prop_oneof![5 => Just(None), 1 => Just(Some(false))];
+    let near = prop_oneof![5 => Just(None), 1 => Just(Some(false)), 1 => Just(Some(true))];
     (
         (0..4_u8, prop_oneof![3 => Just(1_u8), 2 => 1..=4_u8], asks),
         (0..3_u8, 0..3_u8, 0..3_i8),

@@ -11,6 +11,16 @@ pub struct Tree<'a> {
     held: BTreeMap<&'a str, u64>,
 }
 
+/// A part of the tree.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// Whose it is.
+    #[expect(dead_code, reason = "it is printed")]
+    pub name: String,
+    pub held: u64,
+    pub guaranteed: u64,
+}
+
 impl<'a> Tree<'a> {
     pub fn of(snapshot: &'a Snapshot) -> Self {
         let held = snapshot.tenants.keys().map(|name| (name.as_str(), 0)).collect();
@@ -52,8 +62,25 @@ impl<'a> Tree<'a> {
         self.path(tenant).into_iter().find(beyond)
     }
 
+    /// A tenant with all below it.
+    pub fn all(&self, name: &str) -> Share {
+        Share { name: name.into(), held: self.held[name], guaranteed: self.guaranteed(name) }
+    }
+
+    /// A tenant without those below it, to whom what is guaranteed to them counts first.
+    pub fn own(&self, name: &str) -> Share {
+        let below = || self.tenants.iter().filter(|(_, other)| other.parent.as_deref() == Some(name));
+        let held = below().map(|(below, _)| self.held(below)).sum::<u64>();
+        let guaranteed = below().map(|(below, _)| self.guaranteed(below)).sum::<u64>();
+        Share {
+            name: format!("{name} itself"),
+            held: self.held[name] - held,
+            guaranteed: self.guaranteed(name) - guaranteed,
+        }
+    }
+
     /// What is guaranteed to a tenant with all below it: at least the sum of what is guaranteed to those below.
-    pub fn guaranteed(&self, tenant: &str) -> u64 {
+    fn guaranteed(&self, tenant: &str) -> u64 {
         let below = self.tenants.iter().filter(|(_, other)| other.parent.as_deref() == Some(tenant));
         let below = below.map(|(name, _)| self.guaranteed(name)).sum::<u64>();
         self.tenants[tenant].guaranteed.max(below)

@@ -47,8 +47,11 @@ pub struct Job {
     pub not_before_ms: i64,
     pub avoid: BTreeSet<String>,
     pub reserved: Vec<PodPlacement>,
+    pub reserved_rank: u32,
     /// Work left, in milliseconds.
     pub left_ms: i64,
+    /// How often it was admitted.
+    pub starts: u32,
     pub state: State,
 }
 
@@ -127,8 +130,7 @@ impl World {
                 }
             }
             Step::Cancel(nth) => {
-                let waiting: Vec<usize> = self.of(|job| matches!(job.state, State::Waiting));
-                if let Some(job) = nth_of(&waiting, nth) {
+                if let Some(job) = nth_of(&self.waiting(), nth) {
                     self.jobs[job].state = State::Gone;
                 }
             }
@@ -170,7 +172,9 @@ impl World {
             not_before_ms: 0,
             avoid: BTreeSet::new(),
             reserved: Vec::new(),
+            reserved_rank: 0,
             left_ms: i64::from(spec.runs_s) * 1000,
+            starts: 0,
             state: State::Waiting,
         });
     }
@@ -212,11 +216,12 @@ impl World {
         }
     }
 
-    /// Everything is well again and nobody else holds anything.
+    /// Everything is well again, nobody else holds anything and no node is avoided.
     pub fn heal(&mut self) {
         self.facts += 1;
         self.upsets += 1;
         self.foreign.clear();
+        self.jobs.iter_mut().for_each(|job| job.avoid.clear());
         self.nodes.iter_mut().for_each(|node| node.schedulable = true);
         for gpu in &mut self.gpus {
             gpu.blocked = false;
@@ -290,8 +295,10 @@ impl World {
         for job in waiting {
             self.jobs[*job].reserved.clear();
         }
-        for reservation in &plan.reservations {
-            self.jobs[waiting[reservation.workload]].reserved.clone_from(&reservation.pods);
+        for (rank, reservation) in (0..).zip(&plan.reservations) {
+            let job = &mut self.jobs[waiting[reservation.workload]];
+            job.reserved.clone_from(&reservation.pods);
+            job.reserved_rank = rank;
         }
         for admission in &plan.admissions {
             let job = waiting[admission.workload];
@@ -301,6 +308,7 @@ impl World {
             self.tenants[tenant].last_admitted_ms = self.now_ms;
             let job = &mut self.jobs[job];
             job.state = State::Running(run);
+            job.starts += 1;
             job.reserved.clear();
             job.avoid.clear();
         }
@@ -331,7 +339,11 @@ impl World {
         self.gpus.iter_mut().filter(move |gpu| gpu.node.0 as usize == node)
     }
 
-    pub fn of(&self, is: impl Fn(&Job) -> bool) -> Vec<usize> {
+    pub fn waiting(&self) -> Vec<usize> {
+        self.of(|job| matches!(job.state, State::Waiting))
+    }
+
+    fn of(&self, is: impl Fn(&Job) -> bool) -> Vec<usize> {
         (0..self.jobs.len()).filter(|job| is(&self.jobs[*job])).collect()
     }
 
