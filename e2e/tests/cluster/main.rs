@@ -19,6 +19,7 @@ mod operator_crash;
 mod path;
 mod policies;
 mod release;
+mod scheduling;
 mod space;
 mod suite;
 mod tenants;
@@ -49,6 +50,7 @@ fn main() {
     let trials = [
         chart::trials(&suite),
         operator_crash::trials(&suite),
+        scheduling::trials(&suite),
         policies::trials(&suite),
         bad_input::trials(&suite),
         gangs::trials(&suite),
