@@ -40,9 +40,11 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
         suite.trial("gang: never restarted if it says so", Needs::mig("norestart", 1), |s| {
             Box::pin(no_restart(s))
         }),
-        suite.trial("gang: workers left without their Job are not in its way", Needs::mig("orphan", 1), |s| {
-            Box::pin(orphaned(s))
-        }),
+        suite.trial(
+            "gang: workers left without their Job are not in its way",
+            Needs::mig("orphan", 1),
+            |s| Box::pin(orphaned(s)),
+        ),
         suite.trial(
             "gang: its Job and pods are put back when somebody else touches them",
             Needs::mig("touched", 1),
