@@ -38,7 +38,7 @@ pub struct Measured {
 }
 
 /// Plays `scenario`, and asks.
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // times and numbers of cases
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // counts, times
 pub fn measure(scenario: &Scenario, asked: Asked) -> Result<Measured, ReplayError> {
     let jobs: BTreeMap<&str, &Job> =
         scenario.jobs.iter().map(|job| (job.workload.key.as_str(), job)).collect();
