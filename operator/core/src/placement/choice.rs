@@ -45,6 +45,17 @@ struct Looking {
     weighed: bool,
 }
 
+impl Looking {
+    /// Keeps the best makeshift of a run; of equals the one that was found first, as it costs less.
+    fn keep(&mut self, of_run: Option<(i64, u8, u32, Found)>) {
+        if let Some((strands, _, _, found)) = of_run
+            && self.makeshift.is_none_or(|makeshift| strands < makeshift.strands)
+        {
+            self.makeshift = Some(Makeshift { strands, found });
+        }
+    }
+}
+
 impl Cluster<'_> {
     /// Places all `pods` of a shape, on nodes in `avoid` only where no others take them; `None`,
     /// and nothing is changed, if they don't all fit.
@@ -215,6 +226,8 @@ impl Cluster<'_> {
         within: &mut GpuSet,
         looking: &mut Looking,
     ) -> Option<Found> {
+        // Of equals the first GPU, whichever group it is in.
+        let mut makeshift: Option<(i64, u8, u32, Found)> = None;
         let mut levels = run.iter().fold(0, |levels, (_, id)| levels | self.groups.get(*id).levels);
         while levels != 0 {
             let level = u8::try_from(levels.trailing_zeros()).unwrap_or_default();
@@ -242,11 +255,14 @@ impl Cluster<'_> {
                         best = Some(found);
                         break;
                     }
-                    if looking.makeshift.is_none_or(|makeshift| strands < makeshift.strands) {
-                        looking.makeshift = Some(Makeshift { strands, found });
+                    if makeshift
+                        .is_none_or(|(least, on, first, _)| (strands, level, gpu) < (least, on, first))
+                    {
+                        makeshift = Some((strands, level, gpu, found));
                     }
                     looking.looked += 1;
                     if looking.looked >= self.patience.max(LOOKS) {
+                        looking.keep(makeshift);
                         return looking.makeshift.map(|makeshift| makeshift.found);
                     }
                 }
@@ -255,6 +271,7 @@ impl Cluster<'_> {
                 return best;
             }
         }
+        looking.keep(makeshift);
         None
     }
 

@@ -60,7 +60,7 @@ pub(super) struct NodeNow {
     pub gpus: Vec<u32>,
     /// Room of all its GPUs, now and if they were whole.
     pub room: u64,
-    all: u64,
+    pub all: u64,
     /// How many of them are whole.
     whole: u8,
     pub level: u8,

@@ -10,7 +10,7 @@ use super::demand::Item;
 use super::filter::{Objection, objection};
 use super::groups::GroupId;
 use crate::geometry::Pick;
-use crate::model::{DeviceIndex, GpuIndex, NodeIndex, PlacementPolicy, PodPlacement};
+use crate::model::{DeviceIndex, GpuIndex, NodeIndex, PlacementPolicy, PodPlacement, UNITS_PER_GPU};
 
 /// Nodes of equal cost that are compared for balance, once patience is gone.
 pub(super) const LOOKS: u32 = 8;
@@ -161,10 +161,12 @@ impl Cluster<'_> {
         Some(best.map_or(first.1, |(_, node)| node))
     }
 
-    /// Room of GPUs that a pod takes on a node, about: its share of what the node offers.
+    /// Room of GPUs that a pod takes on a node, if it gets the smallest devices that will do.
     fn taken_by_pod(&self, shape: usize, node: u32) -> u64 {
-        let pods = self.offers[self.shapes.demand_of[shape]].nodes[node as usize].pods;
-        self.nodes[node as usize].room / pods.max(1)
+        let least = self.shapes.demands[self.shapes.demand_of[shape]].least.unwrap_or(0);
+        let now = &self.nodes[node as usize];
+        let units = UNITS_PER_GPU.saturating_mul(u64::try_from(now.gpus.len()).unwrap_or(u64::MAX));
+        now.all.saturating_mul(least) / units.max(1)
     }
 
     /// Places `pods` pods on one node, if they fit there.
