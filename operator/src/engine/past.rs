@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use vingt_core::Usage;
-use vingt_core::model::{Plan, Snapshot, Tenant, Units};
+use vingt_core::model::{Admission, Plan, Snapshot, Tenant, Units};
 use vingt_crds::{RecentUse, TenantStatus};
 
 use super::Engine;
@@ -77,9 +77,10 @@ impl Engine {
         }
     }
 
-    /// Remembers who was served.
+    /// Remembers who was served in its turn.
     pub(super) fn remember_served(&mut self, snapshot: &Snapshot, plan: &Plan, now_ms: i64) {
-        for admission in &plan.admissions {
+        let in_turn = |admission: &&Admission| !plan.out_of_turn.contains(&admission.workload);
+        for admission in plan.admissions.iter().filter(in_turn) {
             if let Some(past) = self.past.get_mut(&snapshot.waiting[admission.workload].tenant) {
                 past.last_admitted_ms = now_ms;
             }
