@@ -65,9 +65,9 @@ impl Doubled {
             life: [[0; 6], [1; 6]].concat(),
             ..blind.clone()
         };
-        let mut player = Played::new(&blind, Some(Effort::ONLINE))?;
+        let mut player = Played::new(&blind, Some(Effort::THOROUGH))?;
         found.push(play(&unknown, SIZE.len(), size.warmup, &mut player));
-        let mut player = Played::new(&aware, Some(Effort::ONLINE))?;
+        let mut player = Played::new(&aware, Some(Effort::THOROUGH))?;
         found.push(play(&known, DEMANDS, size.warmup, &mut player));
         found.push(play(&known, DEMANDS, size.warmup, &mut Repack::new(&self.fit, GPUS as u64, DEMANDS)));
         Ok(found)

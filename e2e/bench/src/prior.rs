@@ -61,7 +61,8 @@ fn accepted(trace: &Trace, table: &Arc<Table>) -> f64 {
 
 fn constants(point: &[f64]) -> Constants {
     let pair = |at: usize| [point[at], point[at + 1]];
-    Constants { weight: [pair(0), pair(2), pair(4)], share_power: pair(6), worth_power: pair(8) }
+    let [.., late] = CONSTANTS.weight;
+    Constants { weight: [pair(0), pair(2), pair(4), late], share_power: pair(6), worth_power: pair(8) }
 }
 
 pub fn run(options: &Options) -> anyhow::Result<()> {
@@ -80,7 +81,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         let closed: Vec<f64> = tests.iter().map(|case| case.closed(&ground, &features, point)).collect();
         println!("{name}: {closed:.1?} on the benchmark's mixes; {point:.3?}");
     };
-    let [a, b, c] = CONSTANTS.weight;
+    let [a, b, c, _] = CONSTANTS.weight;
     show("in use", &[a, b, c, CONSTANTS.share_power, CONSTANTS.worth_power].concat());
     let mut centre = vec![0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 1.0, 1.0, 1.0, 1.0];
     let mut width = vec![0.4; centre.len()];

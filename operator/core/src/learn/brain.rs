@@ -80,7 +80,7 @@ impl Brain {
         let demands = setup.worth.len();
         let classes = Arc::new(Space::with_lives(&setup.cards, demands, &setup.life)?);
         let states = Arc::new(Space::unlumped(&setup.cards, demands)?);
-        let features = Arc::new(Features::promises(&classes, &prior::HORIZONS, &vec![1.0; demands]));
+        let features = Arc::new(Features::promises(&classes, horizons(&setup), &vec![1.0; demands]));
         let mix = Mix::new(demands);
         let weights = prior::CONSTANTS.weights(&features, &mix.share(), &setup.worth);
         let table = Table::of_values(&classes, features.values(&weights));
@@ -202,10 +202,9 @@ impl Brain {
         let step = self.setup.gpus.len() / played.max(1);
         let cards: Vec<usize> = self.setup.gpus.iter().copied().step_by(step.max(1)).take(played).collect();
         let load = self.mix.load(&self.setup.worth)? * to_f64(cards.len()) / to_f64(self.setup.gpus.len());
-        let alike = self.setup.life.iter().all(|group| *group == self.setup.life[0]);
         // Where lives are not told apart, only their mean counts for what a state promises.
-        let known = if alike { vec![1.0; life.len()] } else { life.clone() };
-        let features = Arc::new(Features::promises(&self.classes, &prior::HORIZONS, &known));
+        let known = if lives_alike(&self.setup) { vec![1.0; life.len()] } else { life.clone() };
+        let features = Arc::new(Features::promises(&self.classes, horizons(&self.setup), &known));
         self.learning += 1;
         Some(Lesson {
             problem: Problem {
@@ -224,6 +223,14 @@ impl Brain {
             changes: self.mix.changes(),
         })
     }
+}
+
+fn lives_alike(setup: &Setup) -> bool {
+    setup.life.iter().all(|group| *group == setup.life[0])
+}
+
+fn horizons(setup: &Setup) -> &'static [f64] {
+    if lives_alike(setup) { &prior::HORIZONS } else { &prior::HORIZONS_OF_LIVES }
 }
 
 /// What is to be learnt; it may be taken elsewhere and take its time.
