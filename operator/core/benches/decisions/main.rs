@@ -1,7 +1,17 @@
 //! How long decisions take, beside the budgets and beside best fit and first
 //! fit in the same run: `cargo bench -p vingt-core`. The figures are in
 //! `decisions.json` in the target directory, too. What the decisions are worth is measured by
-//! the example `placement`.
+//! `cargo lab bench placement`.
+
+// Counts are far below 2^53, and a benchmark that cannot set up its world may say so by stopping.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used
+)]
 
 mod report;
 mod world;

@@ -38,7 +38,7 @@ pub struct Workload {
 /// Pods that are to be close to one another: on nodes with the same value of a label.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Topology {
-    /// The label (`topology.kubernetes.io/rack`, `kubernetes.io/hostname`, an NVLink domain).
+    /// The label (`topology.kubernetes.io/rack`, `kubernetes.io/hostname`, an `NVLink` domain).
     pub label: String,
     /// Whether it waits until it can be so; else it takes what there is, packed as well as possible.
     pub required: bool,

@@ -181,7 +181,7 @@ impl Cluster<'_> {
         });
         match &given[sought.given..] {
             many if many.len() > nodes.len() => {
-                (0..nodes.len()).for_each(|node| enter(&mut sought.within, node))
+                (0..nodes.len()).for_each(|node| enter(&mut sought.within, node));
             }
             some => some.iter().for_each(|node| enter(&mut sought.within, *node as usize)),
         }

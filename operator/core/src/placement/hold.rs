@@ -117,6 +117,7 @@ impl Cluster<'_> {
     }
 
     /// Whether `pods` pods of a shape would get places now, wherever.
+    #[cfg(test)]
     pub fn fits(&mut self, shape: usize, pods: u32) -> bool {
         self.count(shape) >= u64::from(pods)
     }

@@ -366,7 +366,9 @@ fn changed_since(changes: &[u32], seen: usize, nodes: usize) -> Vec<u32> {
         stale.dedup();
         return stale;
     }
-    let mut changed = vec![false; nodes];
-    changes.iter().for_each(|node| changed[*node as usize] = true);
-    (0..).zip(changed).filter(|(_, changed)| *changed).map(|(node, _)| node).collect()
+    let mut is_stale = vec![false; nodes];
+    for node in changes {
+        is_stale[*node as usize] = true;
+    }
+    (0..).zip(is_stale).filter(|(_, stale)| *stale).map(|(node, _)| node).collect()
 }

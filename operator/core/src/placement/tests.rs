@@ -118,7 +118,7 @@ fn pods_are_counted_by_what_they_run_out_of_first() {
         let mut room = Room::new(std::slice::from_ref(&node), &[&shape], false);
         assert_eq!(room.pods(0, 0), fit);
         room.take(0, 0, 9);
-        assert_eq!(room.pods(0, 0).0, if fit.0 > 9 { fit.0 - 9 } else { 0 });
+        assert_eq!(room.pods(0, 0).0, fit.0.saturating_sub(9));
         room.give(0, 0, 9);
         assert_eq!(room.pods(0, 0), fit);
     }

@@ -85,12 +85,10 @@ impl Cluster<'_> {
         whole.sort_unstable();
         let mut best: Option<(Fitness, Vec<bool>)> = None;
         let tightest = whole.first().map(|(fit, _)| *fit);
-        let mut tried = 0;
-        for (fit, domain) in whole {
+        for (tried, (fit, domain)) in whole.into_iter().enumerate() {
             if best.is_some() && (Some(fit) != tightest || tried == TRIED) {
                 break;
             }
-            tried += 1;
             let allowed = domains.nodes_of(&[domain]);
             let Some(placed) = self.place_within(shape, pods, avoid, Some(&allowed)) else { continue };
             let cost = placed.fitness;

@@ -37,9 +37,9 @@ fn room(cluster: &mut Cluster, shapes: &Shapes) -> Vec<u64> {
 fn places(cluster: &mut Cluster, shapes: &Shapes) -> Vec<Option<Vec<PodPlacement>>> {
     let mut places = Vec::new();
     for shape in 0..shapes.pods.len() {
-        let placed = cluster.place(shape, 1, &BTreeSet::new());
-        places.push(placed.as_ref().map(|placed| placed.pods.clone()));
-        if let Some(placed) = placed {
+        let there = cluster.place(shape, 1, &BTreeSet::new());
+        places.push(there.as_ref().map(|placed| placed.pods.clone()));
+        if let Some(placed) = there {
             cluster.take_back(shape, placed);
         }
     }
@@ -198,7 +198,9 @@ proptest! {
         leaving.dedup();
         let mut now = Cluster::new(&snapshot, &shapes, false);
         let before = (room(&mut now, &shapes), places(&mut now, &shapes));
-        leaving.iter().for_each(|&running| now.release(running));
+        for &running in &leaving {
+            now.release(running);
+        }
         let after = (room(&mut now, &shapes), places(&mut now, &shapes));
 
         let mut without = snapshot.clone();
@@ -224,7 +226,9 @@ proptest! {
         // In any order.
         let turn = usize::try_from(seed % leaving.len() as u64).unwrap();
         leaving.rotate_left(turn);
-        leaving.iter().for_each(|&running| now.restore(running));
+        for &running in &leaving {
+            now.restore(running);
+        }
         prop_assert_eq!(before, (room(&mut now, &shapes), places(&mut now, &shapes)));
     }
 
