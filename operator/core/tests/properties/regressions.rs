@@ -104,3 +104,28 @@ fn a_gang_of_whole_gpus_is_not_passed_over() {
         ",
     );
 }
+
+#[test]
+#[ignore = "who is evicted keeps its place in the queue, and so the gang is never first in line"]
+fn a_job_is_not_passed_for_ever_by_those_who_are_evicted_again_and_again() {
+    lets_the_gang_start(
+        "
+        node either
+        node h100
+        tenant t0
+        settings best-fit aging=0 reserve-after=0 reservations=1 preemption
+        submit t0 1 x 1:7g.80gb runs=2 priority=2
+        submit t0 1 x 1:3g.40gb runs=3 priority=1 evictable
+        submit t0 1 x 1:3g.40gb runs=1 evictable
+        submit t0 1 x 1:7g.80gb runs=2 priority=2
+        submit t0 1 x 1:3g.40gb runs=3 priority=1 evictable
+        submit t0 1 x 1:3g.40gb runs=1 evictable
+        submit t0 1 x 1:gpu runs=1
+        and then for ever:
+        submit t0 1 x 1:7g.80gb runs=2 priority=2
+        submit t0 1 x 1:3g.40gb runs=3 priority=1 evictable
+        submit t0 1 x 1:3g.40gb runs=1 evictable
+        pass 1
+        ",
+    );
+}
