@@ -59,6 +59,8 @@ impl Engine {
                     }
                 }
                 Holder::Pod(key) => self.evict_pod(key, reason, &by, members, now_ms),
+                // It leaves by itself, and the core knows.
+                Holder::Claim(_) => {}
             }
         }
     }

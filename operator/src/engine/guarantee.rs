@@ -95,6 +95,7 @@ impl Engine {
             let lasts = match holder {
                 Holder::Gang(key) => self.gang_lasts(key),
                 Holder::Pod(key) => self.pod_lasts(key, members),
+                Holder::Claim(_) => false,
             };
             if lasts {
                 *held.entry(running.tenant.clone()).or_default() += running.units;

@@ -1,15 +1,15 @@
 //! What holds devices is entered into the picture, and what is remembered of
 //! the last plan: who has been asked to leave, and which places are kept for whom.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use vingt_core::model::{DeviceIndex, Plan, PodPlacement, PodShape, Snapshot};
-use vingt_crds::InferenceJob;
+use vingt_crds::{ConditionType, InferenceJob, TrainingJob};
 
 use super::Engine;
-use crate::jobs::facts::gang_workload;
+use crate::jobs::facts::{condition, gang_workload};
 use crate::snapshot::ask::AskedDevices;
 use crate::snapshot::members::Members;
 use crate::snapshot::running::{self, Holder, Sight};
@@ -96,6 +96,26 @@ impl Engine {
             }
             found.push((Holder::Pod(key.clone()), running, wishes));
         }
+        // A gang has no plan any more when it has ended; its claims hold their devices for a moment longer.
+        let ended = |job: &TrainingJob| {
+            let conditions = job.status.as_ref().map(|status| status.conditions.as_slice());
+            condition(conditions.unwrap_or_default(), ConditionType::Finished).is_some()
+        };
+        let ended: BTreeSet<String> = self
+            .world
+            .training_jobs
+            .iter()
+            .filter(|(_, job)| ended(job))
+            .map(|(key, _)| gang_workload(key))
+            .collect();
+        for (key, claim) in self.world.claims.iter() {
+            let Ok(record) = &claim.decision else { continue };
+            if ended.contains(&record.workload)
+                && let Some(running) = running::claim(key, claim, &record.tenant, sight)
+            {
+                found.push((Holder::Claim(key.clone()), running, vec![]));
+            }
+        }
         // Replicas of a server are alike.
         let mut alike: BTreeMap<Key, Option<PodShape>> = BTreeMap::new();
         for (holder, running, wishes) in found {
@@ -114,6 +134,7 @@ impl Engine {
                         .clone(),
                     None => self.pod_shape(key, &wishes),
                 },
+                Holder::Claim(_) => Some(PodShape::default()),
             };
             if let Some(shape) = shape {
                 picture.enter_running(holder, running, shape);

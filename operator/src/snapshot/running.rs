@@ -14,7 +14,7 @@ use super::members::Members;
 use super::occupancy::held_workers;
 use super::pods::pod_workload;
 use crate::jobs::facts::{condition, gang_workload};
-use crate::world::{GRACE_SECONDS, Key, Pod, World};
+use crate::world::{Claim, GRACE_SECONDS, Key, Pod, World};
 
 /// What is held by something that may be asked to leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,12 @@ pub enum Holder {
     Gang(Key),
     /// A pod.
     Pod(Key),
+    /// A claim of nothing that lives any more.
+    Claim(Key),
 }
+
+/// How long what has ended may take to let go of its devices: its pods' grace, as a rule.
+const LETS_GO_WITHIN_MS: i64 = GRACE_SECONDS * 1000;
 
 /// What the facts are told from.
 #[derive(Clone, Copy)]
@@ -134,6 +139,23 @@ fn grace_of_template(job: &TrainingJob) -> i64 {
 fn grace(template: &serde_json::Value) -> i64 {
     let seconds = template.get("spec").and_then(|spec| spec.get("terminationGracePeriodSeconds"));
     seconds.and_then(serde_json::Value::as_i64).unwrap_or(GRACE_SECONDS)
+}
+
+/// A claim whose workload has ended and that is not deallocated yet: its devices are about to be free.
+pub fn claim(key: &Key, claim: &Claim, tenant: &str, sight: Sight<'_>) -> Option<Running> {
+    let devices = claim.devices();
+    let node = &devices.first()?.pool;
+    let names = devices.iter().map(|device| (device.pool.as_str(), device.device.as_str())).collect();
+    let (pods, units) = places(sight, &[(node, vec![names])])?;
+    Some(Running {
+        key: format!("ResourceClaim/{}/{}", key.namespace, key.name),
+        tenant: tenant.to_owned(),
+        pods,
+        units,
+        admitted_ms: sight.now_ms,
+        leaves_ms: Some(sight.now_ms.saturating_add(LETS_GO_WITHIN_MS)),
+        ..Running::default()
+    })
 }
 
 /// A pod that was decided by itself and holds devices, and what it needs; nothing if it holds none, or something that
