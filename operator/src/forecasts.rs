@@ -142,14 +142,7 @@ fn past(running: &Running, now_ms: i64) -> Past {
     let saved = running.saved_ms.map(|saved_ms| saved_ms.saturating_sub(running.admitted_ms));
     Past {
         job: Job {
-            workload: Workload {
-                key: running.key.clone(),
-                tenant: running.tenant.clone(),
-                priority: running.priority,
-                queued_ms: running.admitted_ms,
-                pods: u32::try_from(running.pods.len()).unwrap_or(u32::MAX),
-                ..Workload::default()
-            },
+            workload: running.as_workload(),
             facts: Facts {
                 duration_ms: now_ms.saturating_sub(running.admitted_ms).max(1),
                 checkpoint_ms: saved.filter(|saved_ms| *saved_ms > 0),

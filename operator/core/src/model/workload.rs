@@ -75,6 +75,23 @@ pub struct Running {
     pub movable: Movable,
 }
 
+impl Running {
+    /// It as the workload that it was, or is again once it has left. When it was queued is not known any more: the time
+    /// of its admission stands for it.
+    pub fn as_workload(&self) -> Workload {
+        Workload {
+            key: self.key.clone(),
+            tenant: self.tenant.clone(),
+            priority: self.priority,
+            queued_ms: self.admitted_ms,
+            pods: u32::try_from(self.pods.len()).unwrap_or(u32::MAX),
+            shape: self.shape,
+            runs_ms: self.ends_ms.map(|ends_ms| ends_ms.saturating_sub(self.admitted_ms)),
+            ..Workload::default()
+        }
+    }
+}
+
 /// How something that runs gets to other devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Movable {

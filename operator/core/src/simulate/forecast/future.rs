@@ -30,19 +30,8 @@ pub(super) struct Basis<'a> {
 
 /// What runs, with its age in milliseconds.
 pub(super) fn as_workloads(snapshot: &Snapshot, now_ms: i64) -> Vec<(Workload, i64)> {
-    let workload = |running: &Running| Workload {
-        key: running.key.clone(),
-        tenant: running.tenant.clone(),
-        priority: running.priority,
-        // When it was queued is not known any more; this is about as good for counting arrivals.
-        queued_ms: running.admitted_ms,
-        pods: u32::try_from(running.pods.len()).unwrap_or(u32::MAX),
-        shape: running.shape,
-        runs_ms: running.ends_ms.map(|ends_ms| ends_ms.saturating_sub(running.admitted_ms)),
-        ..Workload::default()
-    };
     let age_ms = |running: &Running| now_ms.saturating_sub(running.admitted_ms);
-    snapshot.running.iter().map(|running| (workload(running), age_ms(running))).collect()
+    snapshot.running.iter().map(|running| (running.as_workload(), age_ms(running))).collect()
 }
 
 impl<'a> Basis<'a> {

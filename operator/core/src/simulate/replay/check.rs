@@ -9,19 +9,12 @@ use super::{Facts, Job, ReplayError, Scenario};
 
 /// What runs at the start, as the jobs that they become when they are evicted.
 pub(super) fn requeued(scenario: &Scenario) -> impl Iterator<Item = Job> + '_ {
-    scenario.snapshot.running.iter().zip(&scenario.running).map(|(running, facts)| Job {
-        workload: Workload {
-            key: running.key.clone(),
-            tenant: running.tenant.clone(),
-            priority: running.priority,
-            queued_ms: running.admitted_ms,
-            pods: u32::try_from(running.pods.len()).unwrap_or(u32::MAX),
-            shape: running.shape,
-            runs_ms: running.ends_ms.map(|ends_ms| ends_ms.saturating_sub(running.admitted_ms)),
-            ..Workload::default()
-        },
-        facts: facts.clone(),
-    })
+    scenario
+        .snapshot
+        .running
+        .iter()
+        .zip(&scenario.running)
+        .map(|(running, facts)| Job { workload: running.as_workload(), facts: facts.clone() })
 }
 
 /// Refuses what can't be played.
