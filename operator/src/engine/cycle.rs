@@ -32,7 +32,7 @@ impl Engine {
         }
         let mut gangs = self.track_gangs(&mut picture, &tenancy, &members, now_ms);
         self.enter_running(&mut picture, &tenancy, &members, now_ms);
-        let beyond = self.hold_to_guarantee(&mut picture, &members);
+        self.enter_lasting(&mut picture, &members);
         self.recall_places(&mut picture, &members);
         picture.snapshot.settings = self.settings.borrow().settings.clone();
         picture.snapshot.moves_left = self.moves.left();
@@ -44,14 +44,8 @@ impl Engine {
         self.remember_places(&picture.snapshot, &plan);
         self.remember_served(&picture.snapshot, &plan, now_ms);
         self.forecasts.look(&picture.snapshot, now_ms);
-        self.waiting = plan.waits.len() + beyond.len();
+        self.waiting = plan.waits.len();
         let mut reasons = reasons(&picture, &plan);
-        for (subject, why) in beyond {
-            match subject {
-                Subject::Pod(key, _) => reasons.pods.insert(key, why),
-                Subject::Gang(key) => reasons.gangs.insert(key, why),
-            };
-        }
 
         self.admit(&picture, &plan, &mut gangs, now_ms);
         self.evict(&picture, &plan, &members, &mut gangs, now_ms);

@@ -12,7 +12,7 @@ mod cycle;
 mod events;
 mod evict;
 mod gangs;
-mod guarantee;
+mod lasting;
 mod moves;
 mod past;
 mod pods;

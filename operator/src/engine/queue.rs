@@ -65,6 +65,7 @@ impl Engine {
             not_before_ms,
             avoid: status.avoid_nodes.iter().cloned().collect(),
             pods: spec.workers,
+            lasting: !spec.preemptible,
             runs_ms: spec.active_deadline_seconds.map(|seconds| {
                 // What it has run already does not start anew.
                 let ran_ms = status

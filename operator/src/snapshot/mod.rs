@@ -175,6 +175,7 @@ fn stage(
             .and_then(|owner| known.avoid.get(owner.uid.as_str()))
             .map_or_else(BTreeSet::new, |nodes| (*nodes).clone()),
         pods: 1,
+        lasting: running::lasts(pod, server.map(AsRef::as_ref)),
         ..Workload::default()
     };
     let shape = PodShape {

@@ -141,6 +141,12 @@ fn grace(template: &serde_json::Value) -> i64 {
     seconds.and_then(serde_json::Value::as_i64).unwrap_or(GRACE_SECONDS)
 }
 
+/// Whether a pod that was, or is, decided by itself may not be stopped for others.
+pub fn lasts(pod: &Pod, server: Option<&InferenceJob>) -> bool {
+    let said = pod.marks.get(names::PREEMPTIBLE).map(String::as_str);
+    server.map_or(said == Some("false"), |server| !server.spec.preemptible)
+}
+
 /// A claim whose workload has ended and that is not deallocated yet: its devices are about to be free.
 pub fn claim(key: &Key, claim: &Claim, tenant: &str, sight: Sight<'_>) -> Option<Running> {
     let devices = claim.devices();

@@ -168,6 +168,8 @@ pub struct Tenant {
     pub weight: u32,
     /// What its own workloads hold now, allocated or planned.
     pub used: Units,
+    /// Of this, what is held by workloads that may not be stopped for others ([`Workload::lasting`]).
+    pub lasting: Units,
     /// What its own workloads held of late, older use counting less ([`Settings::half_life_ms`]).
     pub recent: UnitMs,
     /// When a workload of its own was last admitted in its turn ([`Plan::out_of_turn`]), in milliseconds since 1970; 0
@@ -177,7 +179,16 @@ pub struct Tenant {
 
 impl Default for Tenant {
     fn default() -> Self {
-        Self { parent: None, guaranteed: 0, limit: None, weight: 1, used: 0, recent: 0, last_admitted_ms: 0 }
+        Self {
+            parent: None,
+            guaranteed: 0,
+            limit: None,
+            weight: 1,
+            used: 0,
+            lasting: 0,
+            recent: 0,
+            last_admitted_ms: 0,
+        }
     }
 }
 

@@ -142,6 +142,18 @@ pub enum WaitReason {
         /// What the tenant may hold.
         limit: Units,
     },
+    /// It may not be stopped for others, and the tenant's guarantee is not enough for it beside what else it has that
+    /// may not be stopped.
+    Guarantee {
+        /// The tenant.
+        tenant: String,
+        /// What the workload needs.
+        needs: Units,
+        /// What is left of the guarantee.
+        left: Units,
+        /// What the tenant is guaranteed.
+        guaranteed: Units,
+    },
     /// There is not enough room now.
     NoRoom {
         /// What was asked for, in words.

@@ -27,6 +27,9 @@ pub struct Workload {
     pub shape: usize,
     /// How long it runs at most, in milliseconds, if that is known.
     pub runs_ms: Option<i64>,
+    /// It may not be stopped for others, and so starts only within what its tenant is guaranteed: else the tenant
+    /// could borrow and never give back.
+    pub lasting: bool,
     /// Where its pods are to be close to one another.
     pub topology: Option<Topology>,
     /// The places that were kept for it, from [`super::Reservation::pods`] of the last plan; empty if none were.

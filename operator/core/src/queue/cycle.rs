@@ -80,6 +80,8 @@ struct Cycle<'a> {
     ends: Ends<'a>,
     /// Tenants under whose limit units are kept for somebody.
     held_back: Vec<bool>,
+    /// What each tenant may hold more that may not be stopped for others.
+    left_to_last: Vec<Units>,
     /// Tenants of which one that has waited long goes on waiting.
     passed_over: Vec<bool>,
     /// Whether one that is ahead waits until less is kept.
@@ -109,6 +111,9 @@ impl<'a> Cycle<'a> {
             keeper: Keeper::default(),
             ends: Ends::of(snapshot, shapes, now_ms),
             held_back: vec![false; tree.len()],
+            left_to_last: (0..tree.len())
+                .map(|at| tree.tenant(at).guaranteed.saturating_sub(tree.tenant(at).lasting))
+                .collect(),
             passed_over: vec![false; tree.len()],
             overtaken: false,
             no_backfill: BTreeMap::new(),
@@ -135,7 +140,8 @@ impl<'a> Cycle<'a> {
             let whole = usize::try_from(workload.pods).is_ok_and(|pods| pods == workload.reserved.len());
             let units = self.units_of(&workload.reserved);
             let allowed = self.tree.least_limit(tenant).is_none_or(|(limit, _)| units <= limit);
-            if whole && allowed && workload.not_before_ms <= self.now_ms {
+            let lasts = !workload.lasting || units <= self.left_to_last[tenant];
+            if whole && allowed && lasts && workload.not_before_ms <= self.now_ms {
                 let place = Place { pods: workload.reserved.clone(), units };
                 self.keep(index, tenant, place);
             }
@@ -215,6 +221,11 @@ impl<'a> Cycle<'a> {
         }
         if workload.not_before_ms > self.now_ms {
             return Err(Obstacle::Backoff { left_ms: workload.not_before_ms.saturating_sub(self.now_ms) });
+        }
+        if workload.lasting {
+            let left = &mut self.left_to_last[tenant];
+            // What waits for room counts too: else smaller ones behind it could take the guarantee for ever.
+            *left = left.checked_sub(needs).ok_or(Obstacle::Guarantee { needs, left: *left, tenant })?;
         }
         if let Some(own) = self.keeper.of(index) {
             return self.admit_reserved(index, tenant, needs, own);

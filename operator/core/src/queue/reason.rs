@@ -21,6 +21,12 @@ pub(super) enum Obstacle {
     Backoff {
         left_ms: i64,
     },
+    /// Its tenant is guaranteed too little for what may not be stopped.
+    Guarantee {
+        needs: Units,
+        left: Units,
+        tenant: usize,
+    },
     Quota {
         needs: Units,
     },
@@ -112,6 +118,12 @@ impl<'a, 'c> Reasons<'a, 'c> {
             Obstacle::AboveLimit { needs, limit, tenant } => {
                 WaitReason::AboveLimit { tenant: self.tree.name(tenant).to_owned(), needs, limit }
             }
+            Obstacle::Guarantee { needs, left, tenant } => WaitReason::Guarantee {
+                tenant: self.tree.name(tenant).to_owned(),
+                needs,
+                left,
+                guaranteed: self.tree.tenant(tenant).guaranteed,
+            },
             Obstacle::Backoff { left_ms } => WaitReason::Backoff { left_ms },
             Obstacle::Quota { needs } => self.never(workload, shape).unwrap_or_else(|| {
                 let (tenant, left) = self.left(index);

@@ -278,3 +278,26 @@ fn units_are_printed_as_gpus() {
     let printed: Vec<String> = [0, 8, 14, 28, 50, 56, 84, 168].map(gpus).into();
     assert_eq!(printed, ["0", "0.14", "0.25", "0.5", "0.89", "1", "1.5", "3"]);
 }
+
+#[test]
+fn what_may_not_be_stopped_starts_only_within_the_guarantee() {
+    let played = |jobs: &[(&str, bool)], lasting: u64, gpus: usize| {
+        let mut snapshot = cluster(1, &vec![whole(); gpus]);
+        snapshot.tenants.insert("t".into(), Tenant { lasting: lasting * 56, ..tenant(4, None, 0) });
+        for (key, preemptible) in jobs {
+            let job = job(&mut snapshot, key, 2, "gpu");
+            snapshot.waiting.push(Workload { lasting: !preemptible, ..job });
+        }
+        let plan = plan(&snapshot, 0);
+        let starts: Vec<String> = started(&snapshot, &plan).into_iter().map(str::to_owned).collect();
+        let waits: Vec<String> = plan.waits.iter().map(|wait| wait.reason.to_string()).collect();
+        (starts, waits.join("\n"))
+    };
+    let (starts, why) = played(&[("a", false), ("b", false), ("c", false), ("d", true)], 0, 8);
+    assert_eq!(starts, ["a", "b", "d"], "four GPUs hold two of them");
+    assert!(why.contains("needs 2 GPUs; 0 of 4 are left"), "{why:?}");
+    assert_eq!(played(&[("c", false)], 2, 8).0, ["c"], "what may be stopped is in nobody's way");
+    assert!(played(&[("c", false)], 4, 8).0.is_empty());
+    let (starts, why) = played(&[("a", false), ("b", false), ("c", false)], 0, 1);
+    assert!(starts.is_empty() && why.contains("0 of 4 are left"), "what waits for room counts too: {why}");
+}

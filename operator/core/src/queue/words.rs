@@ -94,6 +94,16 @@ impl fmt::Display for WaitReason {
             Self::Quota { tenant, needs, left, limit } => {
                 write!(f, "needs {}; {}", in_gpus(*needs), has_left(tenant, *left, *limit))
             }
+            Self::Guarantee { tenant, needs, left, guaranteed } => {
+                write!(
+                    f,
+                    "it may not be stopped for others, and so starts only within what tenant {tenant} is guaranteed: \
+                     needs {} GPUs; {} of {} are left. Without preemptible: false it may borrow",
+                    gpus(*needs),
+                    gpus(*left),
+                    gpus(*guaranteed)
+                )
+            }
             Self::NoRoom { asked, fit, tenant, left, pods: _ } => {
                 f.write_str(&fits_now(asked, *fit, tenant, *left))
             }

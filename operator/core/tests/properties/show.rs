@@ -92,6 +92,7 @@ impl World {
             pods: pods.into(),
             shape,
             runs_ms: spare_s.map(|spare_s| job.left_ms + i64::from(spare_s) * 1000),
+            lasting: false,
             topology: near.map(|required| Topology { label: "rack".into(), required }),
             reserved: job.reserved.clone(),
             reserved_rank: job.reserved_rank,
@@ -130,6 +131,7 @@ impl World {
                 limit: self.limit(at),
                 weight: spec.weight.into(),
                 used: held[at],
+                lasting: 0,
                 recent: tenant.recent,
                 last_admitted_ms: tenant.last_admitted_ms,
             };

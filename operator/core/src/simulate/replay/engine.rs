@@ -234,6 +234,9 @@ impl<'a> Engine<'a> {
         release(&mut self.snapshot, &running.pods, running.shape);
         if let Some(tenant) = self.snapshot.tenants.get_mut(&running.tenant) {
             tenant.used = tenant.used.saturating_sub(running.units);
+            if self.jobs[run.job].workload.lasting {
+                tenant.lasting = tenant.lasting.saturating_sub(running.units);
+            }
         }
         (run, running)
     }
@@ -333,6 +336,9 @@ impl<'a> Engine<'a> {
         let facts = &self.jobs[job].facts;
         if let Some(tenant) = self.snapshot.tenants.get_mut(&workload.tenant) {
             tenant.used = tenant.used.saturating_add(units);
+            if workload.lasting {
+                tenant.lasting = tenant.lasting.saturating_add(units);
+            }
             tenant.last_admitted_ms = self.now_ms;
         }
         let story = &mut self.stories[job];
@@ -419,6 +425,9 @@ impl<'a> Engine<'a> {
         running.units = running.units.saturating_sub(old_units).saturating_add(new_units);
         if let Some(tenant) = self.snapshot.tenants.get_mut(&running.tenant) {
             tenant.used = tenant.used.saturating_add(new_units);
+            if self.jobs[self.runs[replacement.running].job].workload.lasting {
+                tenant.lasting = tenant.lasting.saturating_add(new_units);
+            }
         }
         let job = self.runs[replacement.running].job;
         self.snapshot.running.push(remnant);
