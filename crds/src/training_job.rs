@@ -165,7 +165,7 @@ pub struct TrainingJobStatus {
     /// When it was first admitted since it was last suspended: `activeDeadlineSeconds` counts from here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_admitted_at: Option<Time>,
-    /// Since when it is queued, for its place in the queue; kept while it runs, and when it is stopped for others.
+    /// Since when it is queued, for its place in the queue; kept while it runs, and when it is moved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queued_at: Option<Time>,
     /// When it is likely to start, while it waits.

@@ -139,7 +139,7 @@ fn enter(
                 status.withdrawals = status.withdrawals.saturating_add(1);
                 status.avoid_nodes.clone_from(avoid);
             }
-            if !reason.for_others() {
+            if !reason.keeps_its_place() {
                 status.queued_at = None;
             }
             facts.leaving = Some(*reason);
@@ -391,16 +391,22 @@ mod tests {
     }
 
     #[test]
-    fn a_gang_that_leaves_for_others_says_for_whom_and_keeps_its_place() {
+    fn a_gang_that_leaves_for_others_says_for_whom_and_queues_anew_unless_it_is_moved() {
         let mut job = job();
         job.status = Some(next(&job, &Gang::default(), Some("p"), &Record::Waits("why".into()), at(9)));
         job.status = Some(next(&job, &Gang::default(), Some("p"), &Record::Admit(plan()), at(10)));
         assert_eq!(job.status.as_ref().unwrap().queued_at, Some(Time(at(5))), "since it was made");
         let mut gang = Gang::default();
         gang.facts.planned = true;
-        let by = Some("TrainingJob/n/big".to_owned());
-        let record = Record::Withdraw { reason: Leaving::Reclaimed, avoid: vec![], by };
-        let status = next(&job, &gang, Some("p"), &record, at(400));
+        let leaves = |reason| {
+            let by = Some("TrainingJob/n/big".to_owned());
+            Record::Withdraw { reason, avoid: vec![], by }
+        };
+        let moved = next(&job, &gang, Some("p"), &leaves(Leaving::Moved), at(400));
+        assert_eq!(moved.queued_at, Some(Time(at(5))), "nobody had a right to its room");
+        let preempted = next(&job, &gang, Some("p"), &leaves(Leaving::Preempted), at(400));
+        assert_eq!(preempted.queued_at, None);
+        let status = next(&job, &gang, Some("p"), &leaves(Leaving::Reclaimed), at(400));
         let last = status.evictions.clone().unwrap().last.unwrap();
         assert_eq!(
             (last.by.as_str(), last.reason.as_str(), last.at),
@@ -408,17 +414,13 @@ mod tests {
         );
         assert_eq!(truth(&status, ConditionType::Preempted), Some(("True", "Reclaimed")));
         assert!(status.why.starts_with("evicted for TrainingJob/n/big: "), "{}", status.why);
-        assert_eq!((status.withdrawals, status.queued_at.clone()), (0, Some(Time(at(5)))));
-        assert_eq!(
-            status.waiting_since,
-            Some(Time(at(400))),
-            "it waits since now, but not at the end of the queue"
-        );
+        assert_eq!((status.withdrawals, status.queued_at.clone()), (0, None));
+        assert_eq!(status.waiting_since, Some(Time(at(400))), "it waits, and is queued, since now");
         job.status = Some(status);
         job.status = Some(next(&job, &Gang::default(), Some("p"), &Record::Admit(plan()), at(500)));
         let status = job.status.clone().unwrap();
         assert_eq!(truth(&status, ConditionType::Preempted), Some(("False", "Admitted")));
-        assert_eq!(status.queued_at, Some(Time(at(5))));
+        assert_eq!(status.queued_at, Some(Time(at(400))));
         gang.failure = Some("worker 0 failed".into());
         let status = next(&job, &gang, Some("p"), &Record::Restart, at(600));
         assert_eq!(status.queued_at, None, "one that failed goes to the end");

@@ -167,9 +167,10 @@ impl Leaving {
         }
     }
 
-    /// Whether it left for others: it did nothing wrong, and keeps its place in the queue.
-    pub const fn for_others(self) -> bool {
-        matches!(self, Self::Reclaimed | Self::Preempted | Self::Moved)
+    /// Whether it keeps its place in the queue: it stood in the way by its place only. Who leaves for somebody that has a
+    /// right to its room queues anew: else two who are evicted in turn could be ahead of a third for ever.
+    pub const fn keeps_its_place(self) -> bool {
+        matches!(self, Self::Moved)
     }
 }
 

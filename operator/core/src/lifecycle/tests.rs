@@ -121,7 +121,8 @@ fn a_gang_leaves_for_others_whole_and_without_a_penalty() {
     for reason in [Leaving::Reclaimed, Leaving::Preempted, Leaving::Moved] {
         let asked = GangFacts { asked: Some(reason), ..running() };
         assert_eq!(next_step(&asked, 0), withdraw(reason, false));
-        assert!(reason.for_others() && !reason.backs_off());
+        assert!(!reason.backs_off());
+        assert_eq!(reason.keeps_its_place(), reason == Leaving::Moved);
         let early = GangFacts { asked: Some(reason), ..gated(0, 1) };
         assert_eq!(next_step(&early, 0), withdraw(reason, false), "also before it has started");
         let recorded = GangFacts { leaving: Some(reason), ..asked };

@@ -106,7 +106,6 @@ fn a_gang_of_whole_gpus_is_not_passed_over() {
 }
 
 #[test]
-#[ignore = "who is evicted keeps its place in the queue, and so the gang is never first in line"]
 fn a_job_is_not_passed_for_ever_by_those_who_are_evicted_again_and_again() {
     lets_the_gang_start(
         "

@@ -63,9 +63,7 @@ fn tenant() -> impl Strategy<Value = TenantSpec> {
 fn settings() -> impl Strategy<Value = SettingsSpec> {
     let on = any::<bool>;
     let numbers = (0..20_u8, 0..3_u8, 0..6_u8, 1..3_u8, 0..2_u8);
-    // Who is evicted keeps its place in the queue, so that those who are evicted again and again can be ahead for
-    // ever: see the regression of that name. Here nobody is.
-    (numbers, on()).prop_map(|(numbers, defragmentation)| {
+    (numbers, on(), on(), on()).prop_map(|(numbers, reclaim, preemption, defragmentation)| {
         let (half_life_s, aging_s, reserve_after_s, reservations, moves) = numbers;
         let placement = vingt_core::model::PlacementPolicy::BestFit;
         SettingsSpec {
@@ -74,8 +72,8 @@ fn settings() -> impl Strategy<Value = SettingsSpec> {
             aging_s,
             reserve_after_s,
             reservations,
-            reclaim: false,
-            preemption: false,
+            reclaim,
+            preemption,
             defragmentation,
             moves,
         }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vingt_core::model::{DeviceIndex, Gpu, Node, NodeIndex, Plan, PodPlacement, Resources};
+use vingt_core::model::{DeviceIndex, EvictionReason, Gpu, Node, NodeIndex, Plan, PodPlacement, Resources};
 
 use super::scenario::{JobSpec, SHARE, Scenario, Step};
 
@@ -43,6 +43,7 @@ pub struct Holder {
 #[derive(Clone, Debug)]
 pub struct Job {
     pub spec: JobSpec,
+    /// Since when it is queued: anew when it is asked to leave for somebody with a right to its room.
     pub queued_ms: i64,
     pub not_before_ms: i64,
     pub avoid: BTreeSet<String>,
@@ -318,6 +319,9 @@ impl World {
             let grace_s = i64::from(job.spec.grace_s);
             let takes_s = (grace_s - i64::from(job.spec.early_s)).max(0);
             run.leaves_ms = Some((self.now_ms + takes_s * 1000, self.now_ms + grace_s * 1000));
+            if eviction.reason != EvictionReason::Moved {
+                job.queued_ms = self.now_ms;
+            }
         }
         for replacement in &plan.replacements {
             let State::Running(run) = &mut self.jobs[running[replacement.running]].state else { continue };
