@@ -20,6 +20,10 @@ const READY: Duration = Duration::from_secs(30);
 /// The kubelet sets the kernel settings below to these values when it finds
 /// others, for the whole machine, whatever namespace it is in. It is shown
 /// files that hold them already.
+///
+/// Two of its paths no flag moves: the socket of its device manager, which a
+/// second kubelet would remove, and the links to containers' logs. Each node
+/// has its own, in memory.
 const INIT: &str = r#"
 set -e
 mount --make-rshared /
@@ -31,6 +35,10 @@ for setting in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/p
   shown=/run/sysctl/${file##*/}
   echo "${setting##*=}" >"$shown"
   if [ -e "$file" ]; then mount --bind "$shown" "$file"; fi
+done
+for folder in /var/lib/kubelet /var/log/containers; do
+  mkdir -p "$folder"
+  mount -t tmpfs -o mode=755 tmpfs "$folder"
 done
 ip link set lo up
 : >"$1"

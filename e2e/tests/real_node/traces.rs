@@ -12,6 +12,7 @@ pub struct Traces {
     groups: Vec<String>,
     processes: Vec<String>,
     settings: Vec<String>,
+    files: Vec<String>,
 }
 
 impl Traces {
@@ -58,7 +59,15 @@ impl Traces {
         let routes = lines(read("/proc/net/route"));
         let routes =
             routes.into_iter().filter(|line| interfaces.iter().any(|name| line.starts_with(name.as_str())));
+        // Where a kubelet writes whatever its flags are.
+        let mut files = Vec::new();
+        for folder in ["/var/lib/kubelet", "/var/lib/kubelet/device-plugins", "/var/log/containers"] {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            files.extend(entries.map(|entry| entry.path().display().to_string()));
+        }
+        files.sort();
         Ok(Self {
+            files,
             mounts: lines(read("/proc/self/mounts")),
             routes: routes.collect(),
             interfaces,
