@@ -4,7 +4,7 @@
 //! all rewritten, or cut off, only a head that was published before can show.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use sha2::{Digest as _, Sha256};
 
@@ -16,7 +16,10 @@ use crate::model::Class;
 /// The hash of a report as it is: SHA-256 of its canonical bytes, in hexadecimal digits.
 pub fn hash(report: &Report) -> String {
     let digest = Sha256::digest(encode::canonical(report));
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Something in a report is wrong.

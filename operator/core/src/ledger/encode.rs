@@ -13,11 +13,12 @@
 //! `reserve`) and name; month (`2026-11`); sealed (may be missing); lines
 //! (profile, class, basis, reserve (may be missing), used, credited); settled;
 //! carried; ended by rule; price (may be missing: currency, per GPU-hour,
-//! profiles (name, price), derivation (may be missing: purchase, life, power,
-//! overhead, energy)); pool (may be missing: as of, units, fraction, installed
-//! (fraction, unit-ms), maintenance, held, not held, claims made, late and
-//! slowest, orders accepted, countered, refused and late, evictions, lost,
-//! crises (from, until, fraction, reason)); previous.
+//! profiles (name, price), derivation (may be missing: purchase,
+//! life, power, overhead, energy)); pool (may be missing: as of, units,
+//! fraction, installed (fraction, unit-ms), maintenance,
+//! held, not held, claims made, late and slowest, orders accepted, countered,
+//! refused and late, evictions, lost, crises (from, until, fraction, reason));
+//! previous.
 //!
 //! Two different reports have different bytes: each value says where it ends,
 //! and whether one is there is said before it. The summary is not in it, for
@@ -41,7 +42,7 @@ impl Bytes {
         self.0.push(b',');
     }
 
-    fn number(&mut self, value: impl ToString) {
+    fn number(&mut self, value: impl ToString + Copy) {
         self.text(&value.to_string());
     }
 

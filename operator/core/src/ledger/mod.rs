@@ -3,11 +3,13 @@
 //!
 //! - [`Entry`]: what a claim holds or held; [`Report`]: what a tenant used in a
 //!   [`Month`], or what all used of a reserve's pool;
+//! - [`Books`]: what to write next, so that each claim is counted exactly once;
 //! - [`verify`]: whether reports are as they were written, and add up;
 //! - [`bill`]: what a tenant owes.
 //!
 //! It decides and computes only: the operator reads claims, and writes reports.
 
+mod books;
 mod chain;
 mod encode;
 mod entry;
@@ -16,6 +18,7 @@ mod month;
 mod price;
 mod report;
 
+pub use books::{Actions, Books, Facts, PoolCounts, PoolNow};
 pub use chain::{Fault, Verified, hash, verify};
 pub use encode::{VERSION, canonical};
 pub use entry::{Basis, Entry, LineKey, Overflow};

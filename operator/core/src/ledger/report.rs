@@ -217,17 +217,26 @@ pub struct CrisisRecord {
 }
 
 impl Pool {
-    /// The account of a pool that is counted from now on.
-    pub fn since(as_of_ms: i64, units: Units, fraction_ppm: u32) -> Self {
-        Self { as_of_ms, units, fraction_ppm, ..Self::default() }
+    /// The account of a pool from a time on; nothing is installed in it.
+    pub fn since(as_of_ms: i64) -> Self {
+        Self { as_of_ms, ..Self::default() }
+    }
+
+    /// The account of the same pool from a time on, as it was last.
+    #[must_use]
+    pub fn going_on(&self, as_of_ms: i64) -> Self {
+        Self { as_of_ms, units: self.units, fraction_ppm: self.fraction_ppm, ..Self::default() }
     }
 
     /// Counts what was installed up to `until_ms`; a time that is not later changes nothing.
     pub fn advance(&mut self, until_ms: i64) -> Result<(), Overflow> {
         let ms = u64::try_from(until_ms.saturating_sub(self.as_of_ms)).unwrap_or(0);
         if ms > 0 {
-            let installed = self.installed.entry(self.fraction_ppm).or_default();
-            *installed = add(*installed, self.units, ms)?;
+            let installed = self.installed.get(&self.fraction_ppm).copied().unwrap_or(0);
+            let installed = add(installed, self.units, ms)?;
+            if installed > 0 {
+                self.installed.insert(self.fraction_ppm, installed);
+            }
             self.as_of_ms = until_ms;
         }
         Ok(())
