@@ -172,6 +172,7 @@ pub(crate) mod tests {
             workload: "Pod/prod/x".into(),
             start: k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
             order: None,
+            account: vingt_crds::DecidedAccount::default(),
         }
     }
 

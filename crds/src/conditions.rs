@@ -22,6 +22,10 @@ pub enum ConditionType {
     Ready,
     /// The operator is still working on the latest spec.
     Reconciling,
+    /// What a reserve promises at once fits now.
+    Deliverable,
+    /// A reserve's share is raised.
+    Crisis,
 }
 
 impl ConditionType {
@@ -36,6 +40,8 @@ impl ConditionType {
             Self::Finished => "Finished",
             Self::Ready => "Ready",
             Self::Reconciling => "Reconciling",
+            Self::Deliverable => "Deliverable",
+            Self::Crisis => "Crisis",
         }
     }
 }

@@ -3,11 +3,13 @@
 //! allocation, and the ledger reads its start from here.
 
 use k8s_openapi::api::resource::v1::ResourceClaim;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::names;
+use crate::tenant::TenantClass;
 
 /// What was decided for one ResourceClaim; JSON in the annotation `vingt.dev/decision`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,9 +31,62 @@ pub struct DecisionRecord {
     pub workload: String,
     /// When the decision was made; the charge begins here.
     pub start: Timestamp,
-    /// The sovereign order it serves, if any.
+    /// The sovereign order it serves, if any, as `namespace/name`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<String>,
+    /// What else the ledger has to know.
+    #[serde(default, skip_serializing_if = "DecidedAccount::is_default")]
+    pub account: DecidedAccount,
+}
+
+/// What the ledger has to know of a decision besides the units, the tenant and the time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DecidedAccount {
+    /// By what right the devices are held.
+    pub basis: Basis,
+    /// When that right ended, if it did while the claim went on as an ordinary one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ordinary_from: Option<Timestamp>,
+    /// What the tenant was.
+    pub class: TenantClass,
+    /// The reserve in whose pool the devices are, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserve: Option<String>,
+    /// The profile of the devices; `gpu` for whole ones.
+    pub profile: String,
+}
+
+impl DecidedAccount {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// By what right a device is held.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Basis {
+    /// As anyone's.
+    #[default]
+    Ordinary,
+    /// As an instant claim: taken by asking others to leave. It spends tokens.
+    Claimed,
+    /// Under an advance order.
+    Ordered,
+}
+
+impl Basis {
+    /// The word of the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ordinary => "ordinary",
+            Self::Claimed => "claimed",
+            Self::Ordered => "ordered",
+        }
+    }
 }
 
 /// One device of a decision.
@@ -112,6 +167,11 @@ impl DecisionRecord {
     }
 }
 
+/// When the devices of a claim were given back (annotation `vingt.dev/ended`), if that is known.
+pub fn ended(metadata: &ObjectMeta) -> Option<Timestamp> {
+    metadata.annotations.as_ref()?.get(names::ENDED)?.parse().ok()
+}
+
 /// The devices of vingt's driver in the claim's allocation, in order; empty when unallocated.
 fn allocated_devices(claim: &ResourceClaim) -> Vec<DecidedDevice> {
     let results = claim
@@ -151,6 +211,7 @@ mod tests {
             workload: "Pod/prod/x".into(),
             start: Timestamp::UNIX_EPOCH,
             order: None,
+            account: DecidedAccount::default(),
         }
     }
 

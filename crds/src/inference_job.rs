@@ -40,6 +40,7 @@ use crate::training_job::default_preemptible;
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("self.?order == oldSelf.?order", "order cannot be changed after creation: make a new job"))]
 pub struct InferenceJobSpec {
     /// Number of replicas.
     #[serde(default = "default_replicas")]
@@ -67,6 +68,11 @@ pub struct InferenceJobSpec {
     #[serde(default = "default_preemptible")]
     #[x_kube(validation = ("self == oldSelf", "preemptible cannot be changed after creation: make a new job"))]
     pub preemptible: bool,
+    /// Name of the `SovereignOrder` of this namespace that the job runs on: from its begin until its end, in what was
+    /// ordered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub order: Option<String>,
     /// Whether a replica may be moved, to make room by shape for others.
     #[serde(default, rename = "move")]
     pub move_: ReplicaMove,

@@ -7,11 +7,18 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt;
 
-use crate::{InferenceJob, Tenant, TrainingJob};
+use crate::{InferenceJob, SovereignOrder, SovereignReserve, Tenant, TrainingJob, UsageReport};
 
 /// All CRDs of vingt.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    let mut crds = vec![InferenceJob::crd(), Tenant::crd(), TrainingJob::crd()];
+    let mut crds = vec![
+        InferenceJob::crd(),
+        SovereignOrder::crd(),
+        SovereignReserve::crd(),
+        Tenant::crd(),
+        TrainingJob::crd(),
+        UsageReport::crd(),
+    ];
     for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
             drop_unknown_formats(schema);

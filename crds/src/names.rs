@@ -17,6 +17,13 @@ pub const JOB_FINALIZER: &str = "vingt.dev/release";
 
 /// Annotation on a ResourceClaim: the decision record, JSON of `DecisionRecord`.
 pub const DECISION: &str = "vingt.dev/decision";
+/// Finalizer on a ResourceClaim that was decided, until its use is in the ledger.
+pub const LEDGER_FINALIZER: &str = "vingt.dev/ledger";
+/// Annotation on a ResourceClaim: when the last of its devices was given back, as an RFC 3339 time with
+/// milliseconds. The agent writes it.
+pub const ENDED: &str = "vingt.dev/ended";
+/// Annotation on a pod: name of the `SovereignOrder` of its namespace that it runs on. Users write it.
+pub const ORDER: &str = "vingt.dev/order";
 /// Annotation on a gated pod: in words, why it waits.
 pub const WAIT_REASON: &str = "vingt.dev/waiting";
 

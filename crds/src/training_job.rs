@@ -36,6 +36,7 @@ use crate::scheduling::{Evictions, ExpectedStart, TopologySpec, TrainingMove};
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("self.?order == oldSelf.?order", "order cannot be changed after creation: make a new job"))]
 pub struct TrainingJobSpec {
     /// Number of workers; all start together.
     #[schemars(range(min = 1, max = 4096))]
@@ -78,6 +79,11 @@ pub struct TrainingJobSpec {
     #[serde(default = "default_preemptible")]
     #[x_kube(validation = ("self == oldSelf", "preemptible cannot be changed after creation: make a new job"))]
     pub preemptible: bool,
+    /// Name of the `SovereignOrder` of this namespace that the job runs on: from its begin until its end, in what was
+    /// ordered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub order: Option<String>,
     /// Whether the job may be stopped and started elsewhere, to make room by shape for others. By default `Restart` if
     /// `checkpoint.intervalSeconds` is given, and `Never` otherwise.
     #[serde(default, rename = "move", skip_serializing_if = "Option::is_none")]

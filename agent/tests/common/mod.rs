@@ -167,6 +167,7 @@ impl Node {
             workload: format!("Pod/prod/{name}"),
             start: k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
             order: None,
+            account: vingt_crds::DecidedAccount::default(),
         };
         let mut object = ResourceClaim::default();
         object.metadata.namespace = Some(claim.namespace.clone());

@@ -289,6 +289,7 @@ impl Engine {
                 workload: workload.clone(),
                 start,
                 order: None,
+                account: vingt_crds::DecidedAccount::default(),
             };
             claims.push(BindClaim::new(claim_key, claim, record, (pod_key, pod), &self.world.classes));
         }

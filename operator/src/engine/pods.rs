@@ -113,6 +113,7 @@ impl Engine {
                 workload: workload.key.clone(),
                 start,
                 order: None,
+                account: vingt_crds::DecidedAccount::default(),
             };
             claims.push((claim_key.clone(), record));
         }
