@@ -4,6 +4,7 @@
 //!
 //! - [`Account`]: the token bucket ([`Bucket`]) and the rolling window ([`Window`]), reckoned together.
 //! - [`Standing`]: whether an instant claim may be made now, and why not.
+//! - [`Calendar`]: advance orders, each answered at once.
 //! - [`Crisis`]: a larger share for a stated time.
 //!
 //! Amounts are whole unit-milliseconds and millionths of them ([`Amount`]): nothing is rounded twice, nothing decays.
@@ -13,6 +14,7 @@ mod amount;
 mod bucket;
 mod crisis;
 pub(crate) mod guard;
+mod orders;
 mod standing;
 mod window;
 
@@ -23,5 +25,6 @@ pub use account::{Account, Holding, Now, Replayed};
 pub use amount::{Amount, Rate};
 pub use bucket::{Bucket, Flow, Taken, Terms};
 pub use crisis::Crisis;
+pub use orders::{Answer, Asked, Calendar, Facts, Fits, LATE_MS, Why};
 pub use standing::{ClaimRight, Standing};
 pub use window::{Booking, DAY_MS, Day, Held, LONGEST_DAYS, Window};
