@@ -40,7 +40,8 @@ use crate::training_job::default_preemptible;
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("self.?order == oldSelf.?order", "order cannot be changed after creation: make a new job"))]
+#[x_kube(validation = ("has(self.order) == has(oldSelf.order) && (!has(self.order) || self.order == oldSelf.order)",
+    "order cannot be changed after creation: make a new job"))]
 pub struct InferenceJobSpec {
     /// Number of replicas.
     #[serde(default = "default_replicas")]

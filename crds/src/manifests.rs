@@ -3,7 +3,7 @@
 //! stale.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
 
@@ -36,6 +36,9 @@ fn drop_unknown_formats(schema: &mut JSONSchemaProps) {
     schema.properties.iter_mut().flatten().for_each(|(_, field)| drop_unknown_formats(field));
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
         drop_unknown_formats(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        drop_unknown_formats(values);
     }
 }
 

@@ -35,6 +35,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ("!has(self.limitGPUs) || !has(self.guaranteedGPUs) || (isQuantity(string(self.limitGPUs)) && isQuantity(string(self.guaranteedGPUs)) && quantity(string(self.limitGPUs)).compareTo(quantity(string(self.guaranteedGPUs))) >= 0)",
     "limitGPUs must be at least guaranteedGPUs"))]
+#[x_kube(validation = ("self.class == 'standard' || !has(self.namespaces.matchLabels) || self.namespaces.matchLabels.size() == 0",
+    "a tenant of another class than standard names its namespaces one by one (namespaces.names): whoever may label namespaces could else make one of theirs its own"))]
 pub struct TenantSpec {
     /// Which namespaces are this tenant's.
     pub namespaces: NamespaceSelector,

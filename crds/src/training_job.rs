@@ -36,7 +36,8 @@ use crate::scheduling::{Evictions, ExpectedStart, TopologySpec, TrainingMove};
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("self.?order == oldSelf.?order", "order cannot be changed after creation: make a new job"))]
+#[x_kube(validation = ("has(self.order) == has(oldSelf.order) && (!has(self.order) || self.order == oldSelf.order)",
+    "order cannot be changed after creation: make a new job"))]
 pub struct TrainingJobSpec {
     /// Number of workers; all start together.
     #[schemars(range(min = 1, max = 4096))]
