@@ -1,12 +1,14 @@
-//! Where the agent reads `ResourceClaim`s from: the API server, or in tests a
-//! folder. What a claim must be like to be prepared is said here too, since it
+//! Where the agent reads `ResourceClaim`s and tells their end: the API server,
+//! or in tests a folder. What a claim must be like to be prepared is said here too, since it
 //! depends on nothing but the claim.
 
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::resource::v1::ResourceClaim;
-use kube::api::{Api, ListParams};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use serde_json::json;
 use vingt_crds::{DecisionRecord, InvalidDecision, names};
 
 /// The API server did not answer, or refused.
@@ -14,7 +16,7 @@ use vingt_crds::{DecisionRecord, InvalidDecision, names};
 #[error("the API server cannot be asked for claims: {0}")]
 pub struct Unavailable(pub String);
 
-/// Reads claims.
+/// Reads claims, and tells their end.
 pub trait ClaimSource: Send + Sync + 'static {
     /// The claim of this name, as it is now; `None` if there is none.
     fn get<'a>(
@@ -25,6 +27,22 @@ pub trait ClaimSource: Send + Sync + 'static {
 
     /// All claims that are allocated, of any driver and node.
     fn allocated(&self) -> BoxFuture<'_, Result<Vec<ResourceClaim>, Unavailable>>;
+
+    /// Writes on a claim when it ended; `false` if it is another one by now and must be read again.
+    fn end<'a>(
+        &'a self,
+        claim: &'a ResourceClaim,
+        end: Timestamp,
+    ) -> BoxFuture<'a, Result<bool, Unavailable>>;
+}
+
+/// The patch that says when a claim ended; it is refused for any other version of the claim.
+pub fn end_patch(claim: &ResourceClaim, end: Timestamp) -> serde_json::Value {
+    json!({"metadata": {
+        "uid": claim.metadata.uid,
+        "resourceVersion": claim.metadata.resource_version,
+        "annotations": {names::ENDED: format!("{end:.3}")},
+    }})
 }
 
 /// Claims of the API server.
@@ -75,6 +93,27 @@ impl ClaimSource for KubeClaims {
                     None => return Ok(claims),
                 }
             }
+        })
+    }
+
+    fn end<'a>(
+        &'a self,
+        claim: &'a ResourceClaim,
+        end: Timestamp,
+    ) -> BoxFuture<'a, Result<bool, Unavailable>> {
+        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let api: Api<ResourceClaim> = Api::namespaced(self.client.clone(), namespace);
+        Box::pin(async move {
+            let name = claim.metadata.name.as_deref().unwrap_or_default();
+            let (params, patch) = (PatchParams::default(), Patch::Merge(end_patch(claim, end)));
+            in_time(async {
+                match api.patch_metadata(name, &params, &patch).await {
+                    Ok(_) => Ok(true),
+                    Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
+                    Err(error) => Err(error),
+                }
+            })
+            .await
         })
     }
 }

@@ -43,7 +43,8 @@ async fn readyz(State(pages): State<Pages>) -> (StatusCode, String) {
 
 async fn metrics(State(pages): State<Pages>) -> ([(axum::http::HeaderName, &'static str); 1], String) {
     if let Some(preparer) = pages.preparer.get() {
-        pages.metrics.journal(&preparer.journal().entries());
+        let journal = preparer.journal();
+        pages.metrics.journal(&journal.entries(), journal.untold().len());
     }
     ([(axum::http::header::CONTENT_TYPE, "text/plain; version=0.0.4")], pages.metrics.text())
 }

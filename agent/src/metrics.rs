@@ -21,6 +21,7 @@ pub struct Metrics {
     withheld: IntGaugeVec,
     journal: IntGaugeVec,
     journal_corrupt: IntCounter,
+    untold: IntGauge,
     slice_writes: IntCounterVec,
     lost: IntCounter,
 }
@@ -75,6 +76,10 @@ impl Metrics {
                 "vingt_agent_journal_corrupt_total",
                 "Journals set aside as unreadable.",
             )?,
+            untold: gauge(
+                "vingt_agent_untold_ends",
+                "Ends of claims that the API server does not know yet.",
+            )?,
             slice_writes: IntCounterVec::new(
                 Opts::new("vingt_agent_slice_writes_total", "Publications of the pool, by result."),
                 &["result"],
@@ -94,6 +99,7 @@ impl Metrics {
         registry.register(Box::new(metrics.withheld.clone()))?;
         registry.register(Box::new(metrics.journal.clone()))?;
         registry.register(Box::new(metrics.journal_corrupt.clone()))?;
+        registry.register(Box::new(metrics.untold.clone()))?;
         registry.register(Box::new(metrics.slice_writes.clone()))?;
         registry.register(Box::new(metrics.lost.clone()))?;
         Ok(metrics)
@@ -117,8 +123,9 @@ impl Metrics {
         }
     }
 
-    /// The journal as it is.
-    pub fn journal(&self, entries: &Entries) {
+    /// The journal as it is, and how many ends are not told.
+    pub fn journal(&self, entries: &Entries, untold: usize) {
+        self.untold.set(count(untold));
         for (state, name) in State::ALL {
             let counted = entries.values().filter(|entry| entry.state == state).count();
             self.journal.with_label_values(&[name]).set(count(counted));

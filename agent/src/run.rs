@@ -174,6 +174,11 @@ impl Node {
                 .await
                 .context("the kubelet cannot be served")
         });
+        let (telling, on_end) = (preparer.clone(), self.stop.clone());
+        tasks.spawn(async move {
+            telling.tell_ends(on_end).await;
+            Ok(())
+        });
         tasks.spawn(self.clone().take_inventory(preparer.clone(), boot, send));
         tasks.spawn(self.clone().sweep(preparer));
         while let Some(ended) = tasks.join_next().await {

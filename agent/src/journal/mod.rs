@@ -17,13 +17,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::files;
 use crate::steps::Steps;
 use crate::target::Target;
 
 pub use ended::Ended;
+use ended::Untold;
 pub use entry::{Created, DeviceEntry, Entry, State};
 
 const FORMAT: &str = "vingt.dev/agent-journal";
@@ -101,6 +104,9 @@ pub struct Journal {
     /// Serialises changes; readers are never kept waiting by the disk.
     writing: tokio::sync::Mutex<()>,
     entries: Mutex<Arc<Entries>>,
+    untold: Arc<Untold>,
+    /// Told when an end is recorded.
+    recorded: Notify,
     /// Held, not read: one agent per state folder.
     _lock: File,
 }
@@ -140,6 +146,8 @@ impl Journal {
             steps,
             writing: tokio::sync::Mutex::default(),
             entries: Mutex::new(Arc::new(entries)),
+            untold: Arc::new(Untold::open(folder).map_err(failed)?),
+            recorded: Notify::new(),
             _lock: lock,
         };
         Ok((journal, found))
@@ -184,9 +192,7 @@ impl Journal {
         let text = serde_json::to_vec_pretty(&document).map_err(io::Error::other)?;
         let path = self.folder.join("journal.json");
         let steps = Arc::clone(&self.steps);
-        tokio::task::spawn_blocking(move || files::replace(&path, &text, steps.as_ref()))
-            .await
-            .map_err(io::Error::other)??;
+        blocking(move || files::replace(&path, &text, steps.as_ref())).await?;
         *self.entries.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(document.claims);
         Ok(result)
     }
@@ -204,15 +210,35 @@ impl Journal {
 
     /// Keeps the record of an ended claim, and forgets its entry.
     pub async fn end(&self, uid: &str, ended: Ended) -> io::Result<()> {
-        {
-            let _writing = self.writing.lock().await;
-            let folder = self.folder.clone();
-            tokio::task::spawn_blocking(move || ended::append(&folder, &ended))
-                .await
-                .map_err(io::Error::other)??;
-        }
+        self.record_end(ended).await?;
         self.steps.reached("end recorded, entry not yet forgotten");
         self.forget(uid).await
+    }
+
+    /// Keeps the record of an end.
+    pub async fn record_end(&self, ended: Ended) -> io::Result<()> {
+        {
+            let _writing = self.writing.lock().await;
+            let untold = Arc::clone(&self.untold);
+            blocking(move || untold.add(ended)).await?;
+        }
+        self.recorded.notify_one();
+        Ok(())
+    }
+
+    /// Drops the record of an end: it is told, or the use goes on.
+    pub async fn drop_end(&self, uid: &str, start: Timestamp) -> io::Result<()> {
+        if !self.untold.has(uid, start) {
+            return Ok(());
+        }
+        let _writing = self.writing.lock().await;
+        let (untold, uid) = (Arc::clone(&self.untold), uid.to_owned());
+        blocking(move || untold.remove(&uid, start)).await
+    }
+
+    /// Waits until an end is recorded; one that was since the last call counts.
+    pub async fn end_recorded(&self) {
+        self.recorded.notified().await;
     }
 
     /// Forgets the entry of a claim.
@@ -224,10 +250,14 @@ impl Journal {
         .await
     }
 
-    /// The records of ended claims, oldest first.
-    pub fn ended(&self) -> io::Result<Vec<Ended>> {
-        ended::read(&self.folder)
+    /// The ends that are not told yet, oldest first.
+    pub fn untold(&self) -> Vec<Ended> {
+        self.untold.records()
     }
+}
+
+async fn blocking(write: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+    tokio::task::spawn_blocking(write).await.map_err(io::Error::other)?
 }
 
 enum ReadError {

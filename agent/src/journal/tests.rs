@@ -135,7 +135,13 @@ async fn the_end_of_a_claim_is_recorded_once_and_survives_a_torn_line() {
     let torn = fs::read_to_string(&path).unwrap() + "{\"claim\":\"tor";
     fs::write(&path, torn).unwrap();
     journal.end("b", end("b", 30)).await.unwrap();
-    assert_eq!(journal.ended().unwrap(), [end("a", 10), end("b", 30)]);
+    assert_eq!(journal.untold(), [end("a", 10), end("b", 30)]);
+    drop(journal);
+    let (journal, _) = open(&folder, "boot");
+    assert_eq!(journal.untold(), [end("a", 10), end("b", 30)]);
+    journal.drop_end("a", entry(State::Unpreparing).start).await.unwrap();
+    drop(journal);
+    assert_eq!(open(&folder, "boot").0.untold(), [end("b", 30)], "told is told");
 }
 
 #[test]
@@ -148,8 +154,8 @@ fn the_record_of_ends_is_bounded() {
         })
         .collect();
     fs::write(folder.path().join("ended.jsonl"), lines).unwrap();
-    ended::append(folder.path(), &Ended::of("new", &entry(State::Prepared), now)).unwrap();
-    let records = ended::read(folder.path()).unwrap();
+    Untold::open(folder.path()).unwrap().add(Ended::of("new", &entry(State::Prepared), now)).unwrap();
+    let records = Untold::open(folder.path()).unwrap().records();
     assert_eq!(records.len(), 4097);
     assert_eq!((records[0].claim.as_str(), records[4096].claim.as_str()), ("4096", "new"));
 }

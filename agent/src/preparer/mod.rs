@@ -10,6 +10,7 @@ mod lost;
 mod prepare;
 mod recover;
 mod sweep;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod unprepare;

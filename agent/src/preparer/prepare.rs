@@ -54,6 +54,8 @@ impl Inner {
         }
         self.reserve(claim, &entry, deadline, cancel).await?;
         self.reached("prepare: intent journalled, nothing made");
+        // The pods of a shared claim come and go: it has not ended after all.
+        self.parts.journal.drop_end(&claim.uid, entry.start).await?;
         match self.make(&claim.uid, deadline, cancel).await {
             Ok(entry) => Ok(ready(&claim.uid, &entry)),
             Err(refusal) => {

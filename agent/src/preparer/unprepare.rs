@@ -23,11 +23,15 @@ impl Inner {
     pub(super) async fn unprepare(&self, claim: &ClaimRef) -> Result<(), Refusal> {
         let Some(entry) = self.parts.journal.entry(&claim.uid) else {
             // Never prepared, or ended before: at most a spec is left.
-            return Ok(self.parts.cdi.remove(&claim.uid)?);
+            self.parts.cdi.remove(&claim.uid)?;
+            return self.end_unprepared(claim).await;
         };
         match entry.state {
             State::Prepared | State::Unpreparing => self.take_back(&claim.uid).await,
-            State::Preparing | State::RollingBack => self.roll_back(&claim.uid).await,
+            State::Preparing | State::RollingBack => {
+                self.roll_back(&claim.uid).await?;
+                Ok(self.parts.journal.record_end(Ended::of(&claim.uid, &entry, Timestamp::now())).await?)
+            }
         }
     }
 

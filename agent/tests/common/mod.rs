@@ -14,10 +14,11 @@ use k8s_openapi::api::resource::v1::{
     AllocationResult, DeviceAllocationResult, DeviceRequestAllocationResult, ResourceClaim,
     ResourceClaimStatus,
 };
+use k8s_openapi::jiff::Timestamp;
 use nvml_emulator::{Emulator, GpuGroup, NodeDescription, Partition};
 use tempfile::TempDir;
 use vingt_agent::cdi::{Cdi, CdiConfig};
-use vingt_agent::claims::{ClaimSource, Unavailable};
+use vingt_agent::claims::{ClaimSource, Unavailable, end_patch};
 use vingt_agent::journal::{Boot, Entry, Found, Journal};
 use vingt_agent::metrics::Metrics;
 use vingt_agent::nvml::{Inventory, Nvml, Placement, Session};
@@ -290,6 +291,27 @@ impl ClaimSource for FileClaims {
             fs::read_dir(&self.0).map_err(|error| Unavailable(error.to_string()))?;
             let names = files(&self.0);
             names.iter().filter_map(|name| Self::read(&self.0.join(name)).transpose()).collect()
+        })
+    }
+
+    fn end<'a>(
+        &'a self,
+        claim: &'a ResourceClaim,
+        end: Timestamp,
+    ) -> BoxFuture<'a, Result<bool, Unavailable>> {
+        Box::pin(async move {
+            let path = self.0.join(format!("{}.json", claim.metadata.name.clone().unwrap()));
+            let Some(mut found) = Self::read(&path)? else { return Ok(false) };
+            if found.metadata.resource_version != claim.metadata.resource_version {
+                return Ok(false);
+            }
+            let patch = end_patch(claim, end);
+            let written = patch["metadata"]["annotations"][names::ENDED].as_str().unwrap();
+            let annotations = found.metadata.annotations.get_or_insert_default();
+            annotations.insert(names::ENDED.to_owned(), written.to_owned());
+            fs::write(&path, serde_json::to_string(&found).unwrap())
+                .map_err(|error| Unavailable(error.to_string()))?;
+            Ok(true)
         })
     }
 }
