@@ -175,6 +175,9 @@ pub struct TrainingJobStatus {
     /// Since when it is queued, for its place in the queue; kept while it runs, and when it is moved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queued_at: Option<Time>,
+    /// How long it had waited in all, in seconds, when it was last admitted, since it was last suspended. As long as that
+    /// outweighs a higher priority, it is not preempted by it.
+    pub waited_seconds: i64,
     /// When it is likely to start, while it waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected_start: Option<ExpectedStart>,

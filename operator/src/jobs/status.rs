@@ -87,7 +87,7 @@ pub fn next(
         status.expected_start = None;
     }
     if state == GangState::Suspended.as_str() {
-        status.queued_at = None;
+        (status.queued_at, status.waited_seconds) = (None, 0);
     }
     status.last_checkpoint = gang.saved_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(Time);
     conditions(&mut status, &mut condition, gang, facts.planned && facts.finished.is_none());
@@ -109,8 +109,10 @@ fn enter(
             status.assignments.clone_from(assignments);
             status.admitted_at = Some(Time(now));
             status.first_admitted_at.get_or_insert(Time(now));
-            let queued = status.waiting_since.clone().unwrap_or(Time(now));
-            status.queued_at.get_or_insert(queued);
+            let since = status.waiting_since.clone().unwrap_or(Time(now));
+            let waited = now.as_second().saturating_sub(since.0.as_second()).max(0);
+            status.waited_seconds = status.waited_seconds.saturating_add(waited);
+            status.queued_at.get_or_insert(since);
             facts.planned = true;
             facts.unready_since_ms = Some(now.as_millisecond());
             condition(
@@ -420,7 +422,11 @@ mod tests {
         job.status = Some(next(&job, &Gang::default(), Some("p"), &Record::Admit(plan()), at(500)));
         let status = job.status.clone().unwrap();
         assert_eq!(truth(&status, ConditionType::Preempted), Some(("False", "Admitted")));
-        assert_eq!(status.queued_at, Some(Time(at(400))));
+        assert_eq!(
+            (status.queued_at, status.waited_seconds),
+            (Some(Time(at(400))), 5 + 100),
+            "of both tries"
+        );
         gang.failure = Some("worker 0 failed".into());
         let status = next(&job, &gang, Some("p"), &Record::Restart, at(600));
         assert_eq!(status.queued_at, None, "one that failed goes to the end");

@@ -93,6 +93,7 @@ pub fn gang(key: &Key, job: &TrainingJob, tenant: &str, sight: Sight<'_>) -> Opt
         shape: 0,
         pods,
         units,
+        waited_ms: status.waited_seconds.saturating_mul(1000),
         admitted_ms: status.admitted_at.as_ref().map_or(now_ms, |time| time.0.as_millisecond()),
         ends_ms: first_ms
             .zip(job.spec.active_deadline_seconds)
@@ -222,6 +223,7 @@ pub fn pod(
         shape: 0,
         pods,
         units,
+        waited_ms: record.start.as_millisecond().saturating_sub(pod.created_ms).max(0),
         admitted_ms: record.start.as_millisecond(),
         ends_ms: pod.ends_ms,
         saved_ms: checkpointed_pod(pod, now_ms),

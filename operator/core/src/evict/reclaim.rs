@@ -5,7 +5,9 @@
 //!   within its guarantee, and the other's is beyond its own, at each level, and is not
 //!   brought below it. So nobody takes it back by the same right.
 //! - *Preemption*: it is of the same tenant, and of a strictly lower priority, as set:
-//!   that it waited long does not count.
+//!   that the waiting one waited long does not count. What the other had waited until it
+//!   started does: it has gone before those whose priority that outweighs, and they don't
+//!   undo it. So it is not stopped for ever by ever new ones of a higher priority.
 //!
 //! A tenant may take nothing from those above it. What its own workloads hold beside
 //! tenants below it is a branch of its own, to which is guaranteed what is left by those.
@@ -78,7 +80,7 @@ impl<'a> Rights<'a> {
         }
         let of = tree.find(&running.tenant)?;
         if of == by.tenant {
-            return (preemption && running.priority < by.priority).then_some(EvictionReason::Preempted);
+            return (preemption && self.outranks(by, running)).then_some(EvictionReason::Preempted);
         }
         let may =
             reclaim && self.stays_within(by, of, tree) && !tree.path(by.tenant).any(|above| above == of) && {
@@ -86,6 +88,13 @@ impl<'a> Rights<'a> {
                 self.spared(of, by.tenant, tree).into_iter().all(beyond)
             };
         may.then_some(EvictionReason::Reclaimed)
+    }
+
+    /// Whether a workload has a higher priority than another of its tenant, also with what that one had waited.
+    fn outranks(&self, by: Claimant, running: &Running) -> bool {
+        let steps = i128::from(by.priority) - i128::from(running.priority);
+        let aging_ms = self.snapshot.settings.aging_ms.max(1);
+        steps > 0 && steps * i128::from(aging_ms) > i128::from(running.waited_ms)
     }
 
     /// Whether `by` may reclaim anything from anybody.

@@ -188,7 +188,7 @@ impl<'a> Evictor<'a> {
         for (of, evictable) in self.evictable.iter().enumerate() {
             let mut evictable = evictable.iter().copied().filter(on_useful);
             if of == by.tenant {
-                candidates.extend(evictable.take_while(right));
+                candidates.extend(evictable.filter(right));
             } else if let Some(first) = evictable.next().filter(right) {
                 // What is true of one of another tenant is true of all.
                 candidates.push(first);

@@ -62,6 +62,10 @@ pub struct Running {
     pub pods: Vec<PodPlacement>,
     /// What its tenant is charged for it.
     pub units: Units,
+    /// How long it had waited in all before it was admitted, in milliseconds, with what it waited before earlier tries.
+    /// Waiting outweighs priority: who went before others by it is not stopped for them.
+    #[serde(default)]
+    pub waited_ms: i64,
     /// When it was admitted, in milliseconds since 1970.
     pub admitted_ms: i64,
     /// When it has ended at the latest, in milliseconds since 1970, if that is known.

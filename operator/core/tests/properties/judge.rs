@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use vingt_core::model::{
-    EvictionReason, Movable, Plan, PodPlacement, Reservation, Running, Snapshot, UnitMs, Workload,
+    EvictionReason, Movable, Plan, PodPlacement, Reservation, Running, Settings, Snapshot, UnitMs, Workload,
 };
 
 use super::ledger::Ledger;
@@ -249,6 +249,10 @@ fn may_be_evicted(
             (victim.evictable, "it may not be evicted"),
             (victim.tenant == by.tenant, "it is another tenant's"),
             (victim.priority < by.priority, "its priority is not lower"),
+            (
+                outweighs(settings, by.priority - victim.priority, victim.waited_ms),
+                "it has waited for too long",
+            ),
         ],
         EvictionReason::Reclaimed => &[
             (settings.reclaim, "reclaim is off"),
@@ -261,6 +265,11 @@ fn may_be_evicted(
         ],
     };
     checks.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, why)| Err(why))
+}
+
+/// Whether so many steps of priority are more than what somebody had waited before it started.
+fn outweighs(settings: &Settings, steps: i32, waited_ms: i64) -> bool {
+    i64::from(steps) * settings.aging_ms.max(1) > waited_ms
 }
 
 /// Units, times the time since they were last saved.

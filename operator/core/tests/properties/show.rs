@@ -111,6 +111,7 @@ impl World {
             shape,
             pods: run.pods.clone(),
             units: self.units(&run.pods),
+            waited_ms: job.waited_ms,
             admitted_ms: run.admitted_ms,
             ends_ms: spare_s.map(|spare_s| run.admitted_ms + job.left_ms + i64::from(spare_s) * 1000),
             saved_ms: (saves > 0).then_some(run.admitted_ms + saves * every_ms),

@@ -45,6 +45,9 @@ pub struct Job {
     pub spec: JobSpec,
     /// Since when it is queued: anew when it is asked to leave for somebody with a right to its room.
     pub queued_ms: i64,
+    /// When it began to wait, and how long it had waited in all when it was last admitted.
+    pub since_ms: i64,
+    pub waited_ms: i64,
     pub not_before_ms: i64,
     pub avoid: BTreeSet<String>,
     pub reserved: Vec<PodPlacement>,
@@ -71,6 +74,13 @@ pub struct Run {
     pub leaves_ms: Option<(i64, i64)>,
     /// Pods whose others start elsewhere: which, where, and when they are ready.
     pub replacing: Vec<(usize, PodPlacement, i64)>,
+}
+
+impl Job {
+    fn wait(&mut self, now_ms: i64) {
+        self.state = State::Waiting;
+        self.since_ms = now_ms;
+    }
 }
 
 impl World {
@@ -170,6 +180,8 @@ impl World {
         self.jobs.push(Job {
             spec: spec.clone(),
             queued_ms: self.now_ms,
+            since_ms: self.now_ms,
+            waited_ms: 0,
             not_before_ms: 0,
             avoid: BTreeSet::new(),
             reserved: Vec::new(),
@@ -185,7 +197,7 @@ impl World {
             let names = run.pods.iter().map(|pod| self.nodes[pod.node.0 as usize].name.clone());
             self.jobs[job].avoid = names.collect();
         }
-        self.jobs[job].state = State::Waiting;
+        self.jobs[job].wait(self.now_ms);
         self.jobs[job].not_before_ms = self.now_ms + BACKOFF_S * 1000;
     }
 
@@ -197,7 +209,7 @@ impl World {
             let State::Running(run) = &self.jobs[job].state else { continue };
             let others = run.replacing.iter().map(|(_, to, _)| to);
             if run.pods.iter().chain(others).any(|pod| pod.node.0 as usize == node) {
-                self.jobs[job].state = State::Waiting;
+                self.jobs[job].wait(self.now_ms);
             }
         }
     }
@@ -279,7 +291,7 @@ impl World {
             if saves_ms > 0 {
                 *left_ms -= (now_ms - run.admitted_ms) / saves_ms * saves_ms;
             }
-            self.jobs[job].state = State::Waiting;
+            self.jobs[job].wait(now_ms);
         } else {
             for (pod, to, ready_ms) in std::mem::take(&mut run.replacing) {
                 if ready_ms <= now_ms {
@@ -310,6 +322,7 @@ impl World {
             let job = &mut self.jobs[job];
             job.state = State::Running(run);
             job.starts += 1;
+            job.waited_ms += self.now_ms - job.since_ms;
             job.reserved.clear();
             job.avoid.clear();
         }

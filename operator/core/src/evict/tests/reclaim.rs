@@ -51,6 +51,13 @@ fn within_a_tenant_only_a_lower_priority_leaves() {
         let running = Running { priority, ..running("a", 4) };
         assert_eq!(right(&snapshot, "a", 100, &running), expected, "{priority}");
     }
+    // Two steps of priority are worth two times the aging.
+    let mut snapshot = snapshot;
+    snapshot.settings.aging_ms = 50;
+    for (waited_ms, expected) in [(0, Some(Preempted)), (99, Some(Preempted)), (100, None), (900, None)] {
+        let running = Running { priority: 3, waited_ms, ..running("a", 4) };
+        assert_eq!(right(&snapshot, "a", 100, &running), expected, "waited for {waited_ms} ms");
+    }
 }
 
 #[test]

@@ -352,6 +352,7 @@ impl<'a> Engine<'a> {
             shape: workload.shape,
             pods,
             units,
+            waited_ms: story.waited_ms,
             admitted_ms: self.now_ms,
             ends_ms: workload.runs_ms.map(|runs_ms| self.now_ms.saturating_add(runs_ms)),
             saved_ms: None,
