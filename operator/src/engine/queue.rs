@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use vingt_core::lifecycle::not_before_ms;
-use vingt_core::model::{DeviceRequest, PodShape, Topology, Workload};
+use vingt_core::model::{DeviceRequest, PodShape, Workload};
 use vingt_crds::{ConditionType, GpuRequest, PodTemplate, TrainingJob, TrainingJobStatus, names};
 
 use super::api::Target;
@@ -74,10 +74,7 @@ impl Engine {
                     .map_or(0, |first| now_ms.saturating_sub(first.0.as_millisecond()).max(0));
                 seconds.saturating_mul(1000).saturating_sub(ran_ms).max(0)
             }),
-            topology: spec
-                .topology
-                .as_ref()
-                .map(|topology| Topology { label: topology.key.clone(), required: topology.required }),
+            topology: facts::topology(job),
             ..Workload::default()
         };
         Ok(Some((workload, shape)))

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use vingt_core::ClaimState;
 use vingt_core::lifecycle::{Failure, GangFacts, JobState, Leaving, Outcome, PodCounts, Restart};
-use vingt_crds::{Assignment, ConditionType, RestartPolicy, TrainingJob, TrainingJobStatus};
+use vingt_core::model::Topology;
+use vingt_crds::{Assignment, ConditionType, RestartPolicy, TopologySpec, TrainingJob, TrainingJobStatus};
 
 use super::template::CLAIM;
 use crate::snapshot::layout::Layout;
@@ -17,6 +18,12 @@ use crate::world::{Claim, Job, Key, Pod, World};
 /// The name of a `TrainingJob` as a workload.
 pub fn gang_workload(key: &Key) -> String {
     format!("TrainingJob/{}/{}", key.namespace, key.name)
+}
+
+/// Where its workers are to be close to one another.
+pub fn topology(job: &TrainingJob) -> Option<Topology> {
+    let TopologySpec { key, required } = job.spec.topology.as_ref()?;
+    Some(Topology { label: key.clone(), required: *required })
 }
 
 /// A worker that waits at its gate.

@@ -13,7 +13,7 @@ use super::layout::Layout;
 use super::members::Members;
 use super::occupancy::held_workers;
 use super::pods::pod_workload;
-use crate::jobs::facts::{condition, gang_workload};
+use crate::jobs::facts::{condition, gang_workload, topology};
 use crate::world::{Claim, GRACE_SECONDS, Key, Pod, World};
 
 /// What is held by something that may be asked to leave.
@@ -106,6 +106,7 @@ pub fn gang(key: &Key, job: &TrainingJob, tenant: &str, sight: Sight<'_>) -> Opt
             TrainingMove::Restart if may => Movable::Restart,
             TrainingMove::Restart | TrainingMove::Never => Movable::No,
         },
+        topology: topology(job),
     })
 }
 
@@ -231,6 +232,7 @@ pub fn pod(
         leaves_ms,
         evictable: may && evictable,
         movable: if may && replaceable { Movable::Replace } else { Movable::No },
+        topology: None,
     };
     Some((running, wishes))
 }

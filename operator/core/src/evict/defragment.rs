@@ -156,9 +156,9 @@ impl<'a> Evictor<'a> {
         let mut moved = Vec::new();
         let mut placed = Vec::new();
         let mut put = |running: usize, cluster: &mut Cluster<'a>| {
-            let pods = u32::try_from(self.snapshot.running[running].pods.len()).unwrap_or(u32::MAX);
             let Some(shape) = self.shape(running) else { return false };
-            let Some(there) = cluster.place(shape, pods, &BTreeSet::new()) else { return false };
+            let again = self.snapshot.running[running].as_workload();
+            let Some(there) = cluster.place_workload(shape, &again) else { return false };
             moved.push(Moved { running, shape, to: there.pods.clone() });
             placed.push((shape, there));
             true

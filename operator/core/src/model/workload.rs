@@ -80,6 +80,9 @@ pub struct Running {
     pub evictable: bool,
     /// Whether, and how, it may be moved to other devices.
     pub movable: Movable,
+    /// As [`Workload::topology`].
+    #[serde(default)]
+    pub topology: Option<Topology>,
 }
 
 impl Running {
@@ -94,6 +97,7 @@ impl Running {
             pods: u32::try_from(self.pods.len()).unwrap_or(u32::MAX),
             shape: self.shape,
             runs_ms: self.ends_ms.map(|ends_ms| ends_ms.saturating_sub(self.admitted_ms)),
+            topology: self.topology.clone(),
             ..Workload::default()
         }
     }

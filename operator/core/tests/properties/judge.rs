@@ -284,6 +284,18 @@ fn moves_are_few(snapshot: &Snapshot, plan: &Plan) -> Verdict {
     if moves > snapshot.moves_left as usize {
         return broken(Rule::Evictions, format!("{moves} moves, of {} left", snapshot.moves_left));
     }
+    for eviction in plan.evictions.iter().filter(|eviction| eviction.reason == EvictionReason::Moved) {
+        let mut ledger = leavers_gone(snapshot, plan);
+        let kept = plan.reservations.iter().find(|kept| kept.workload == eviction.by);
+        let shape = snapshot.shape_of(&snapshot.waiting[eviction.by]);
+        kept.iter().flat_map(|kept| &kept.pods).for_each(|pod| ledger.add(shape, pod));
+        let moved = &snapshot.running[eviction.running];
+        let pods = u32::try_from(moved.pods.len()).unwrap();
+        let one_rack = moved.topology.as_ref().is_some_and(|topology| topology.required);
+        if ledger.fit(&snapshot.shapes[moved.shape], pods, one_rack) < pods {
+            return broken(Rule::Evictions, format!("{} is moved, but fits nowhere", moved.key));
+        }
+    }
     for replacement in &plan.replacements {
         let job = &snapshot.running[replacement.running];
         // Until the other is ready both are held.

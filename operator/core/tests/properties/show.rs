@@ -93,14 +93,14 @@ impl World {
             shape,
             runs_ms: spare_s.map(|spare_s| job.left_ms + i64::from(spare_s) * 1000),
             lasting: false,
-            topology: near.map(|required| Topology { label: "rack".into(), required }),
+            topology: near.map(on_one_rack),
             reserved: job.reserved.clone(),
             reserved_rank: job.reserved_rank,
         }
     }
 
     fn runs(&self, at: usize, job: &Job, run: &Run, shape: usize) -> Running {
-        let JobSpec { priority, spare_s, grace_s, saves_s, evictable, movable, .. } = job.spec;
+        let JobSpec { priority, spare_s, grace_s, saves_s, evictable, movable, near, .. } = job.spec;
         let every_ms = i64::from(saves_s) * 1000;
         let swapped_ms = run.replacing.iter().map(|(_, _, ready_ms)| ready_ms + SLACK_MS).max();
         let saves = (self.now_ms - run.admitted_ms).checked_div(every_ms).unwrap_or(0);
@@ -119,6 +119,7 @@ impl World {
             leaves_ms: run.leaves_ms.map(|(_, at_the_latest_ms)| at_the_latest_ms).or(swapped_ms),
             evictable,
             movable,
+            topology: near.map(on_one_rack),
         }
     }
 
@@ -186,6 +187,10 @@ impl World {
             requests: spec.asks.iter().map(request).collect(),
         }
     }
+}
+
+fn on_one_rack(required: bool) -> Topology {
+    Topology { label: "rack".into(), required }
 }
 
 fn hold(gpus: &mut [Gpu], at: DeviceIndex, ours: bool) {

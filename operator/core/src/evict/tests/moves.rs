@@ -2,7 +2,7 @@
 
 use super::world::{World, asked};
 use crate::model::EvictionReason::Moved;
-use crate::model::Movable;
+use crate::model::{Movable, Topology};
 use crate::testing::{cluster, h100};
 
 /// Small jobs that ran when `large` was queued at 100 ms.
@@ -110,4 +110,33 @@ fn nothing_moves_without_a_place_elsewhere() {
     let small = [("a", 0, "4g.40gb-0", Movable::No), ("b", 0, "1g.10gb-4", Movable::Restart)];
     let mut world = world(1, &small, "3g.40gb");
     assert!(world.cycle().evictions.is_empty());
+}
+
+#[test]
+fn a_gang_that_has_to_be_on_one_rack_moves_only_to_one() {
+    let moved = |racks: [&str; 3]| {
+        let mut world = World::new(cluster(3, &[h100()]));
+        world.snapshot.moves_left = 1;
+        for (node, rack) in world.snapshot.nodes.iter_mut().zip(racks) {
+            node.labels.insert("rack".into(), rack.into());
+        }
+        let pair = world.job("pair", "t", 0, "1g.10gb");
+        (pair.workload.pods, pair.movable) = (2, Movable::Restart);
+        pair.workload.topology = Some(Topology { label: "rack".into(), required: true });
+        world.run("pair", &[(0, "1g.10gb-0"), (0, "1g.10gb-1")], 0);
+        // Each leaves room for one pod.
+        for (key, gpu) in [("b", 1), ("c", 2)] {
+            world.job(key, "t", 0, "4g.40gb");
+            world.run(key, &[(gpu, "4g.40gb-0")], 0);
+            let key = format!("{key}2");
+            world.job(&key, "t", 0, "2g.20gb");
+            world.run(&key, &[(gpu, "2g.20gb-4")], 0);
+        }
+        world.now_ms = 100;
+        world.job("large", "t", 0, "7g.80gb");
+        world.wait("large");
+        world.cycle().evictions.len()
+    };
+    assert_eq!(moved(["x", "y", "y"]), 1);
+    assert_eq!(moved(["x", "x", "y"]), 0, "its pods would be on two");
 }

@@ -77,6 +77,7 @@ impl World {
             grace_ms,
             evictable,
             movable,
+            topology: workload.topology,
             ..Running::default()
         });
     }

@@ -360,6 +360,7 @@ impl<'a> Engine<'a> {
             leaves_ms: None,
             evictable: facts.evictable,
             movable: facts.movable,
+            topology: workload.topology,
         });
         let left_ms = facts.duration_ms;
         self.enter(job, left_ms, false);
