@@ -11,7 +11,7 @@
 
 use std::cmp::Reverse;
 
-use super::reclaim::{Claimant, Rights};
+use super::reclaim::{Claimant, Rights, Spared};
 use super::room::lost;
 use super::victims::{Candidate, Case, Choice, cheapest, preferred};
 use crate::model::{Snapshot, UnitMs, Workload};
@@ -29,6 +29,7 @@ pub(super) struct Lift<'s, 'a> {
     pub tree: &'s Tree<'a>,
     pub rights: &'s Rights<'a>,
     pub by: Claimant,
+    pub spared: Spared,
     pub workload: &'a Workload,
     pub shape: usize,
     pub now_ms: i64,
@@ -168,7 +169,7 @@ impl<'a> Lift<'_, 'a> {
 
     fn may_all_leave(&self, victims: &[usize]) -> bool {
         let victims = victims.iter().map(|at| &self.snapshot.running[*at]);
-        self.rights.all_may_leave(self.by, victims, self.tree)
+        self.rights.all_may_leave(self.by, victims, self.spared, self.tree)
     }
 
     fn lost(&self, at: usize) -> UnitMs {

@@ -2,8 +2,10 @@
 //! waits. Whether that makes room is not known here.
 //!
 //! - *Reclaim*: below where the branches of the two tenants meet, the waiting one's stays
-//!   within its guarantee, and the other's is beyond its own, at each level, and is not
-//!   brought below it. So nobody takes it back by the same right.
+//!   within its guarantee, and the other's is beyond its own, at each level. It is not
+//!   brought below it, unless there is no other way than by one, say a gang, that is
+//!   within it in part only ([`Spared`]). So nobody takes it back by the same right: the
+//!   one that left would be beyond its guarantee again.
 //! - *Preemption*: it is of the same tenant, and of a strictly lower priority, as set:
 //!   that the waiting one waited long does not count. What the other had waited until it
 //!   started does: it has gone before those whose priority that outweighs, and they don't
@@ -38,6 +40,15 @@ pub(super) struct Claimant {
     pub priority: i32,
     /// What it will hold.
     pub units: Units,
+}
+
+/// How much those who are asked to leave spare of what is guaranteed to their side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spared {
+    /// All of it.
+    All,
+    /// All of it until the last of them leaves, who is not within it as a whole.
+    UntilTheLast,
 }
 
 /// A part of the tree: a tenant with all below it, or what its own workloads hold.
@@ -122,21 +133,25 @@ impl<'a> Rights<'a> {
         &self,
         by: Claimant,
         victims: impl IntoIterator<Item = &'r Running>,
+        spared: Spared,
         tree: &Tree<'_>,
     ) -> bool {
-        let mut left: BTreeMap<Branch, Units> = BTreeMap::new();
-        victims.into_iter().all(|running| {
-            let Some(of) = tree.find(&running.tenant).filter(|of| *of != by.tenant) else { return true };
-            self.spared(of, by.tenant, tree).into_iter().all(|branch| {
-                let left = left.entry(branch).or_insert_with(|| self.held(branch, tree));
-                match left.checked_sub(running.units) {
-                    Some(rest) if rest >= guaranteed(branch, tree) => {
-                        *left = rest;
-                        true
-                    }
-                    _ => false,
-                }
-            })
+        // By branch: what leaves it, and the largest that does. If any order will do, the one with the largest last does.
+        let mut leaves: BTreeMap<Branch, (Units, Units)> = BTreeMap::new();
+        for running in victims {
+            let Some(of) = tree.find(&running.tenant).filter(|of| *of != by.tenant) else { continue };
+            for branch in self.spared(of, by.tenant, tree) {
+                let (all, largest) = leaves.entry(branch).or_default();
+                *all = all.saturating_add(running.units);
+                *largest = running.units.max(*largest);
+            }
+        }
+        leaves.into_iter().all(|(branch, (all, largest))| {
+            let (held, guaranteed) = (self.held(branch, tree), guaranteed(branch, tree));
+            match spared {
+                Spared::All => held.checked_sub(all).is_some_and(|left| left >= guaranteed),
+                Spared::UntilTheLast => held.saturating_sub(all - largest) > guaranteed,
+            }
         })
     }
 

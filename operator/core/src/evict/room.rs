@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::defragment;
 use super::lift::Lift;
-use super::reclaim::{Claimant, Rights};
+use super::reclaim::{Claimant, Rights, Spared};
 use super::victims::QUESTIONS;
 use crate::model::{Eviction, EvictionReason, PodPlacement, Replacement, Running, Snapshot, UnitMs, Units};
 use crate::placement::{Cluster, Shapes};
@@ -129,11 +129,17 @@ impl<'a> Evictor<'a> {
             tree,
             rights: &self.rights,
             by,
+            spared: Spared::All,
             workload,
             shape,
             now_ms: self.now_ms,
         };
-        let victims = lift.choose(&candidates, &mut questions);
+        let mut victims = lift.choose(&candidates, &mut questions);
+        let of_others = |at: &usize| tree.find(&self.snapshot.running[*at].tenant) != Some(by.tenant);
+        if victims.is_none() && candidates.iter().any(of_others) {
+            lift.spared = Spared::UntilTheLast;
+            victims = lift.choose(&candidates, &mut questions);
+        }
         let room = victims.and_then(|victims| self.settle(wanted, by, &victims, cluster, tree));
         for at in &self.leaving {
             cluster.restore(*at);

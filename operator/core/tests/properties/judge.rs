@@ -321,7 +321,7 @@ fn reclaims_are_fair(snapshot: &Snapshot, plan: &Plan) -> Verdict {
     for victim in reclaims.iter().map(|reclaim| &snapshot.running[reclaim.running]) {
         tree.take(&victim.tenant, victim.units);
     }
-    for reclaim in reclaims {
+    for reclaim in &reclaims {
         let (victim, by) = (&snapshot.running[reclaim.running], &snapshot.waiting[reclaim.by]);
         let kept = plan.reservations.iter().find(|kept| kept.workload == reclaim.by);
         let units = kept.map_or(0, |kept| units_of(snapshot, &kept.pods));
@@ -330,17 +330,26 @@ fn reclaims_are_fair(snapshot: &Snapshot, plan: &Plan) -> Verdict {
         if mine.is_empty() {
             mine.push(tree.own(&by.tenant));
         }
-        let its: Vec<Share> = below_common(&theirs, &ours).iter().map(|name| tree.all(name)).collect();
+        // Its side, with the largest that is taken back from each level: that one may have been within the guarantee in part.
+        let of = |name: &str, own: bool| {
+            let is_there = |at: &str| if own { at == name } else { tree.path(at).contains(&name) };
+            let victims = reclaims.iter().map(|reclaim| &snapshot.running[reclaim.running]);
+            let largest = victims.filter(|victim| is_there(&victim.tenant)).map(|victim| victim.units).max();
+            let share = if own { tree.own(name) } else { tree.all(name) };
+            (share, largest.unwrap_or(0))
+        };
+        let mut its: Vec<_> = below_common(&theirs, &ours).iter().map(|name| of(name, false)).collect();
         let words = format!("{} is reclaimed for {}", victim.key, by.key);
         if let Some(share) = mine.iter().find(|share| share.held + units > share.guaranteed) {
             return broken(Rule::Evictions, format!("{words}, with {units}: {share:?}"));
         }
-        match its.last() {
-            None => return broken(Rule::Evictions, format!("{words}: its tenant is above")),
-            Some(share) if share.held < share.guaranteed => {
-                return broken(Rule::Evictions, format!("{words}, and then: {share:?}"));
-            }
-            Some(_) => {}
+        if its.is_empty() {
+            return broken(Rule::Evictions, format!("{words}: its tenant is above"));
+        }
+        its.push(of(&victim.tenant, true));
+        if let Some((share, largest)) = its.iter().find(|(share, last)| share.held + last <= share.guaranteed)
+        {
+            return broken(Rule::Evictions, format!("{words}, with {largest}, and then: {share:?}"));
         }
     }
     Ok(())

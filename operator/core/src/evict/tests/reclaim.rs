@@ -1,6 +1,6 @@
 //! By what right: tables over small trees of tenants.
 
-use super::super::reclaim::{Claimant, Rights};
+use super::super::reclaim::{Claimant, Rights, Spared};
 use crate::model::EvictionReason::{Preempted, Reclaimed};
 use crate::model::{EvictionReason, Running, Snapshot, Tenant};
 use crate::queue::tree::Tree;
@@ -23,7 +23,7 @@ fn right(snapshot: &Snapshot, tenant: &str, units: u64, running: &Running) -> Op
     let rights = Rights::of(snapshot, &tree);
     let by = Claimant { tenant: tree.find(tenant).unwrap(), priority: 5, units };
     let right = rights.right(by, running, &tree)?;
-    rights.all_may_leave(by, [running], &tree).then_some(right)
+    rights.all_may_leave(by, [running], Spared::All, &tree).then_some(right)
 }
 
 #[test]
@@ -116,9 +116,15 @@ fn what_leaves_already_is_held_no_more_and_what_is_kept_is_promised() {
     let tree = Tree::of(&snapshot);
     let mut rights = Rights::of(&snapshot, &tree);
     let by = Claimant { tenant: 0, priority: 0, units: 6 };
-    assert!(rights.all_may_leave(by, [&running("b", 2)], &tree));
-    assert!(!rights.all_may_leave(by, [&running("b", 3)], &tree));
-    assert!(!rights.all_may_leave(by, [&running("b", 1), &running("b", 2)], &tree), "counted together");
+    let may = |units: &[u64], spared| {
+        let victims: Vec<Running> = units.iter().map(|units| running("b", *units)).collect();
+        rights.all_may_leave(by, &victims, spared, &tree)
+    };
+    assert!(may(&[2], Spared::All) && !may(&[3], Spared::All));
+    assert!(!may(&[1, 2], Spared::All), "counted together");
+    // The last may take b below its guarantee: only it is not within it as a whole.
+    assert!(may(&[9], Spared::UntilTheLast) && may(&[9, 1], Spared::UntilTheLast));
+    assert!(!may(&[2, 1, 1], Spared::UntilTheLast) && !may(&[2, 2], Spared::UntilTheLast));
     rights.leaves(&running("b", 2), &tree);
     assert_eq!(rights.right(by, &running("b", 1), &tree), None, "b is down to its guarantee");
 

@@ -96,6 +96,41 @@ fn a_gang_leaves_as_a_whole_and_counts_as_a_whole() {
 }
 
 #[test]
+fn a_gang_that_was_borrowed_in_part_is_taken_back_if_nothing_else_can_be() {
+    let mut world = World::new(cluster(2, &[h100()]));
+    for (tenant, guaranteed) in [("a", 28), ("b", 28), ("c", 0)] {
+        world.tenant(tenant, guaranteed);
+    }
+    world.job("gang", "b", 0, "3g.40gb").workload.pods = 3;
+    world.run("gang", &[(0, "3g.40gb-0"), (0, "3g.40gb-4"), (1, "3g.40gb-0")], 90);
+    world.job("single", "c", 0, "3g.40gb");
+    world.run("single", &[(1, "3g.40gb-4")], 0);
+    world.now_ms = 100;
+    world.job("mine", "a", 0, "3g.40gb");
+    world.wait("mine");
+    let spares_the_guarantee = plan(&world.snapshot, 100);
+    assert_eq!(
+        asked(&world.snapshot, &spares_the_guarantee),
+        [("single", "mine", Reclaimed)],
+        "it loses more"
+    );
+    world.snapshot.running[1].evictable = false;
+    let before = world.snapshot.clone();
+    assert_eq!(asked(&before, &world.cycle()), [("gang", "mine", Reclaimed)]);
+    world.pass_to(110);
+    assert_eq!(world.cycle().admissions.len(), 1);
+    for now_ms in 111..120 {
+        world.pass_to(now_ms);
+        let plan = world.cycle();
+        assert_eq!((plan.admissions.len(), plan.evictions.len()), (0, 0), "it would be beyond its guarantee");
+    }
+    // Were all of it within its guarantee, it would stay.
+    let mut before = before;
+    before.tenants.get_mut("b").unwrap().guaranteed = 84;
+    assert_eq!(asked(&before, &plan(&before, 100)), []);
+}
+
+#[test]
 fn a_large_gang_is_given_the_cheapest_nodes() {
     let mut world = World::new(cluster(6, &[whole(), whole()]));
     world.now_ms = 100;
