@@ -50,6 +50,7 @@ impl Engine {
             let reason = match eviction.reason {
                 EvictionReason::Reclaimed => Leaving::Reclaimed,
                 EvictionReason::Preempted => Leaving::Preempted,
+                EvictionReason::Claimed => Leaving::Claimed,
                 EvictionReason::Moved => Leaving::Moved,
             };
             match holder {

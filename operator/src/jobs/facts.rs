@@ -349,6 +349,7 @@ pub fn leaving_reason(leaving: Leaving) -> &'static str {
         Leaving::Restart => "Restart",
         Leaving::Reclaimed => "Reclaimed",
         Leaving::Preempted => "Preempted",
+        Leaving::Claimed => "Claimed",
         Leaving::Moved => "Moved",
     }
 }
@@ -356,7 +357,7 @@ pub fn leaving_reason(leaving: Leaving) -> &'static str {
 fn leaving(reason: &str) -> Leaving {
     let own =
         [Leaving::NotReady, Leaving::PlanLost, Leaving::ClaimTaken, Leaving::Suspended, Leaving::Restart];
-    let for_others = [Leaving::Reclaimed, Leaving::Preempted, Leaving::Moved];
+    let for_others = [Leaving::Reclaimed, Leaving::Preempted, Leaving::Claimed, Leaving::Moved];
     own.into_iter()
         .chain(for_others)
         .find(|leaving| leaving_reason(*leaving) == reason)

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
-use vingt_core::model::{DeviceIndex, Gpu, Movable, NodeIndex, PodPlacement, Running, Units};
+use vingt_core::model::{DeviceIndex, Gpu, Movable, NodeIndex, PodPlacement, Right, Running, Units};
 use vingt_crds::{ConditionType, InferenceJob, ReplicaMove, TrainingJob, TrainingMove, names};
 
 use super::ask::{self, Ask, AskedDevices};
@@ -102,6 +102,7 @@ pub fn gang(key: &Key, job: &TrainingJob, tenant: &str, sight: Sight<'_>) -> Opt
         grace_ms,
         leaves_ms,
         evictable: may && job.spec.preemptible,
+        right: Right::default(),
         movable: match job.spec.moves() {
             TrainingMove::Restart if may => Movable::Restart,
             TrainingMove::Restart | TrainingMove::Never => Movable::No,

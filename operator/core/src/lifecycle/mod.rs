@@ -154,6 +154,8 @@ pub enum Leaving {
     Reclaimed,
     /// A job of the same tenant has a higher priority.
     Preempted,
+    /// A sovereign reserve took its room.
+    Claimed,
     /// It stood in the way by its place only.
     Moved,
 }
@@ -163,7 +165,8 @@ impl Leaving {
     pub const fn backs_off(self) -> bool {
         match self {
             Self::NotReady | Self::PlanLost | Self::ClaimTaken => true,
-            Self::Suspended | Self::Restart | Self::Reclaimed | Self::Preempted | Self::Moved => false,
+            Self::Suspended | Self::Restart => false,
+            Self::Reclaimed | Self::Preempted | Self::Claimed | Self::Moved => false,
         }
     }
 
@@ -184,6 +187,7 @@ impl fmt::Display for Leaving {
             Self::Restart => "a worker failed; the gang is started again",
             Self::Reclaimed => "stopped for a tenant that took back what it is guaranteed",
             Self::Preempted => "stopped for a job of the same tenant with a higher priority",
+            Self::Claimed => "stopped for a job that draws on a sovereign reserve",
             Self::Moved => "stopped to be started elsewhere, because another job fits only where it ran",
         })
     }

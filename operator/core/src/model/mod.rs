@@ -6,6 +6,7 @@
 //! of; an index means nothing outside it.
 
 mod plan;
+mod reserve;
 mod settings;
 mod workload;
 
@@ -14,9 +15,10 @@ use std::collections::BTreeMap;
 pub use plan::{
     Admission, Eviction, EvictionReason, Plan, PodPlacement, Replacement, Reservation, Wait, WaitReason,
 };
+pub use reserve::{Class, Order, Reserve, ReservedShape};
 pub use settings::{PlacementPolicy, Settings};
 pub use workload::{
-    DeviceRequest, Movable, NodeTerm, Operator, PodShape, Requirement, Running, Toleration, Topology,
+    DeviceRequest, Movable, NodeTerm, Operator, PodShape, Requirement, Right, Running, Toleration, Topology,
     Workload,
 };
 
@@ -64,6 +66,9 @@ pub struct Snapshot {
     /// What holds devices, in any order; what it holds is in [`Gpu::used`] and [`Tenant::used`] as well.
     /// Devices may also be held by what is not here, and cannot be asked back.
     pub running: Vec<Running>,
+    /// The sovereign reserves, each of a pool of GPUs of its own.
+    #[serde(default)]
+    pub reserves: Vec<Reserve>,
     /// How many jobs may be moved now to make room by shape.
     pub moves_left: u32,
     /// How the owner wants decisions made.
@@ -160,6 +165,9 @@ pub struct Tenant {
     /// The tenant above it; must be in [`Snapshot::tenants`]. A parent that is missing, or a tenant that
     /// is above itself, counts as none.
     pub parent: Option<String>,
+    /// What it is to the reserves.
+    #[serde(default)]
+    pub class: Class,
     /// What it gets before others may borrow it.
     pub guaranteed: Units,
     /// What it may hold at most; `None` is all there is.
@@ -181,6 +189,7 @@ impl Default for Tenant {
     fn default() -> Self {
         Self {
             parent: None,
+            class: Class::Standard,
             guaranteed: 0,
             limit: None,
             weight: 1,

@@ -44,6 +44,8 @@ pub enum EvictionReason {
     Reclaimed,
     /// A workload of the same tenant has a higher priority.
     Preempted,
+    /// Its room is taken by the right of a reserve.
+    Claimed,
     /// It stands in the way by its place only, and starts anew elsewhere.
     Moved,
 }

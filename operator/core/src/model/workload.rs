@@ -30,6 +30,12 @@ pub struct Workload {
     /// It may not be stopped for others, and so starts only within what its tenant is guaranteed: else the tenant
     /// could borrow and never give back.
     pub lasting: bool,
+    /// How long after being asked it would leave at the latest, in milliseconds, if it may be stopped for others.
+    #[serde(default)]
+    pub grace_ms: i64,
+    /// The advance order it is to run under, as [`super::Order::key`].
+    #[serde(default)]
+    pub order: Option<String>,
     /// Where its pods are to be close to one another.
     pub topology: Option<Topology>,
     /// The places that were kept for it, from [`super::Reservation::pods`] of the last plan; empty if none were.
@@ -78,6 +84,10 @@ pub struct Running {
     pub leaves_ms: Option<i64>,
     /// Whether it may be asked to leave at all, for others to have its devices.
     pub evictable: bool,
+    /// It holds what it holds by the right of a reserve: as an instant claim, or under the order named. As long as
+    /// it does, only who is of a higher class may ask it to leave.
+    #[serde(default)]
+    pub right: Right,
     /// Whether, and how, it may be moved to other devices.
     pub movable: Movable,
     /// As [`Workload::topology`].
@@ -101,6 +111,19 @@ impl Running {
             ..Workload::default()
         }
     }
+}
+
+/// By what right something holds what it holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Right {
+    /// As any other workload of its tenant.
+    #[default]
+    Ordinary,
+    /// Others were asked to leave for it, and it spends tokens.
+    Claimed,
+    /// Under the order with this key.
+    Ordered(String),
 }
 
 /// How something that runs gets to other devices.

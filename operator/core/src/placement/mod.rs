@@ -23,7 +23,7 @@ mod places;
 mod room;
 mod topology;
 
-pub(crate) use cluster::Cluster;
+pub(crate) use cluster::{Cluster, Placed};
 pub(crate) use demand::Shapes;
 pub(crate) use nodes::Survey;
 pub use places::{Places, Seat, with_places};

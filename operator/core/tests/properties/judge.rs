@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use vingt_core::model::{
-    EvictionReason, Movable, Plan, PodPlacement, Reservation, Running, Settings, Snapshot, UnitMs, Workload,
+    EvictionReason, Movable, Plan, PodPlacement, Reservation, Right, Running, Settings, Snapshot, UnitMs, Workload,
 };
 
 use super::ledger::Ledger;
@@ -259,6 +259,7 @@ fn may_be_evicted(
             (victim.evictable, "it may not be evicted"),
             (victim.tenant != by.tenant, "it is the same tenant's"),
         ],
+        EvictionReason::Claimed => &[(victim.right == Right::Ordinary, "it holds by a right itself")],
         EvictionReason::Moved => &[
             (settings.defragmentation, "moves are off"),
             (victim.movable == Movable::Restart, "it can't be restarted elsewhere"),

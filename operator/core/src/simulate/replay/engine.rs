@@ -359,6 +359,7 @@ impl<'a> Engine<'a> {
             grace_ms: facts.grace_ms,
             leaves_ms: None,
             evictable: facts.evictable,
+            right: crate::model::Right::default(),
             movable: facts.movable,
             topology: workload.topology,
         });
