@@ -12,6 +12,7 @@
 //! - [`charge`]: what a device costs, from its counters;
 //! - [`audit`]: whether what is held can be held;
 //! - [`states`], [`policy`], [`learn`]: what a GPU can become, which place is best, and how that is learnt;
+//! - [`ledger`]: what was used, to the unit-millisecond, in reports that can be verified;
 //! - [`simulate`]: the same played on streams of jobs.
 
 mod audit;
@@ -19,6 +20,7 @@ mod claims;
 mod evict;
 mod geometry;
 pub mod learn;
+pub mod ledger;
 pub mod lifecycle;
 pub mod model;
 mod placement;

@@ -45,9 +45,11 @@ pub struct Facts<'a> {
     pub entries: &'a [Entry],
     /// What each tenant pays.
     pub prices: BTreeMap<String, PricePlan>,
-    /// The pools that are to be brought up to date now, by reserve. It is enough to do that now and then, and when
-    /// something in them changes.
+    /// The pools of all reserves there are. A report is written when something in a pool has changed, and else after
+    /// [`Self::pools_every_ms`].
     pub pools: BTreeMap<String, PoolNow>,
+    /// How often the account of a pool is written at least.
+    pub pools_every_ms: i64,
     /// The time, in milliseconds since 1970.
     pub now_ms: i64,
     /// How long after its end a month is sealed, so that the ends of claims are known by then.
@@ -63,7 +65,7 @@ pub struct PoolNow {
     pub fraction_ppm: u32,
     /// The crisis in force.
     pub crisis: Option<CrisisRecord>,
-    /// What to add.
+    /// What happened since a report of the pool was last among the writes.
     pub counts: PoolCounts,
 }
 
@@ -155,7 +157,7 @@ impl Books {
         }
         let mut draft = Draft { books: self, changed: BTreeMap::new() };
         for (name, pool) in &facts.pools {
-            draft.pool(&Subject::reserve(name), pool, facts.now_ms)?;
+            draft.pool(&Subject::reserve(name), pool, facts)?;
         }
         if let Some(month) = self.open_month(&tenants) {
             draft.settle(month, &tenants, &facts.prices)?;
@@ -190,20 +192,22 @@ impl Books {
         sealed.max_by_key(|report| report.place())
     }
 
-    /// The month that is counted in: the first that has open reports; else the one after the last sealed, or, if
-    /// there is nothing to count in that, the first that has something.
+    /// The month that is sealed next: the one that the chain is in, if not all of it is sealed; else the first after
+    /// it in which there is something.
     fn open_month(&self, tenants: &BTreeMap<Subject, Vec<&Entry>>) -> Option<Month> {
-        if let Some(month) =
-            self.reports.keys().filter_map(|subject| self.open(subject)).map(|r| r.month).min()
-        {
-            return Some(month);
-        }
-        let from = tenants.iter().flat_map(|(subject, entries)| {
+        let open =
+            self.reports.keys().filter_map(|subject| self.open(subject)).map(|report| report.month).min();
+        let without = tenants.iter().filter(|(subject, _)| self.open(subject).is_none());
+        let to_count = without.flat_map(|(subject, entries)| {
             let last = self.last_sealed(subject, None);
             entries.iter().filter_map(move |entry| counted_from_ms(entry, last))
         });
-        let first = Month::of(from.min()?);
-        Some(self.head().map_or(first, |head| head.month.next().max(first)))
+        let first = open.into_iter().chain(to_count.min().map(Month::of)).min()?;
+        Some(match self.head() {
+            Some(head) if open == Some(head.month) => head.month,
+            Some(head) => head.month.next().max(first),
+            None => first,
+        })
     }
 
     /// The month that something is counted in for `subject`, while `month` is the one that is open.
@@ -284,34 +288,44 @@ impl Draft<'_> {
         self.changed.into_values().collect()
     }
 
-    /// Brings the account of a pool up to now.
-    fn pool(&mut self, subject: &Subject, now: &PoolNow, now_ms: i64) -> Result<(), Overflow> {
-        let last = self.books.reports.get(subject).and_then(|reports| reports.values().next_back());
+    /// Brings the account of a pool up to now, if it is time.
+    fn pool(&mut self, subject: &Subject, now: &PoolNow, facts: &Facts<'_>) -> Result<(), Overflow> {
+        let now_ms = facts.now_ms;
         let this_month = Month::of(now_ms);
-        let mut report = match last.cloned() {
-            Some(report) => report,
-            None => opened(subject, self.books.month_of(subject, this_month), Pool::since(now_ms)),
+        let begin = |month: Month, pool: &Pool, at_ms: i64| {
+            let month = self.books.month_of(subject, month);
+            opened(subject, month, pool.going_on(at_ms.max(month.start_ms())))
+        };
+        let last = self.books.reports.get(subject).and_then(|reports| reports.values().next_back());
+        let mut report = match last {
+            Some(last) if last.sealed() => {
+                begin(last.month.next(), last.pool.as_ref().unwrap_or(&Pool::default()), 0)
+            }
+            Some(last) => last.clone(),
+            None => begin(this_month, &Pool::default(), now_ms),
         };
         for _ in 0..MONTHS_AT_ONCE {
-            let end_ms = report.month.end_ms();
-            let Some(pool) = report.pool.as_mut() else { return Ok(()) };
-            if report.sealed_ms.is_none() {
-                pool.advance(now_ms.min(end_ms))?;
-            }
             if report.month >= this_month {
                 break;
             }
-            let next = opened(subject, report.month.next(), pool.going_on(end_ms));
-            if !report.sealed() {
-                self.put(report);
-            }
+            let Some(pool) = report.pool.as_mut() else { return Ok(()) };
+            pool.advance(report.month.end_ms())?;
+            let next = opened(subject, report.month.next(), pool.going_on(report.month.end_ms()));
+            self.put(report);
             report = next;
         }
-        if report.sealed() || report.month > this_month {
+        let is_new = self.get(report.month, subject).is_none();
+        let Some(pool) = report.pool.as_mut().filter(|_| report.month <= this_month) else {
             // The clock went back behind what is written.
             return Ok(());
+        };
+        let known = now.crisis.as_ref().is_none_or(|crisis| pool.crises.contains(crisis));
+        let same = (pool.units, pool.fraction_ppm) == (now.units, now.fraction_ppm) && known;
+        if same && !is_new && now_ms < pool.as_of_ms.saturating_add(facts.pools_every_ms) {
+            return Ok(());
         }
-        if let Some(pool) = report.pool.as_mut().filter(|_| report.month == this_month) {
+        pool.advance(now_ms.min(report.month.end_ms()))?;
+        if report.month == this_month {
             (pool.units, pool.fraction_ppm) = (now.units, now.fraction_ppm);
             now.counts.add_to(pool, this_month);
             if let Some(crisis) = &now.crisis {
@@ -331,7 +345,11 @@ impl Draft<'_> {
         prices: &BTreeMap<String, PricePlan>,
     ) -> Result<(), Overflow> {
         for (subject, entries) in tenants {
-            let month = self.books.month_of(subject, month);
+            // Who has an open report goes on with it, even if an earlier month turns out to be open still.
+            let month = match self.books.open(subject) {
+                Some(open) => open.month,
+                None => self.books.month_of(subject, month),
+            };
             let last = self.books.last_sealed(subject, Some(month));
             let begun =
                 |entry: &&&Entry| entry.start_ms < month.end_ms() && counted_from_ms(entry, last).is_some();

@@ -17,6 +17,9 @@ mod listed;
 mod month;
 mod price;
 mod report;
+mod statement;
+#[cfg(test)]
+mod tests;
 
 pub use books::{Actions, Books, Facts, PoolCounts, PoolNow};
 pub use chain::{Fault, Verified, hash, verify};
@@ -28,3 +31,4 @@ pub use report::{
     Amount, ClaimCount, CrisisRecord, GPU_HOUR, OrderCount, Pool, Report, Subject, SubjectKind, Summary,
     gpu_hours,
 };
+pub use statement::{Figures, ReserveYear, Statement, TenantYear};
