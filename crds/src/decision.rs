@@ -161,6 +161,12 @@ impl DecisionRecord {
         if allocated == record.devices { Ok(record) } else { Err(InvalidDecision::OtherDevices) }
     }
 
+    /// Whether the other record gives the same devices to the same job or pod, whenever it was made.
+    pub fn decides_as(&self, other: &Self) -> bool {
+        let devices = |record: &Self| (record.claim.clone(), record.node.clone(), record.devices.clone());
+        devices(self) == devices(other) && self.workload == other.workload && self.tenant == other.tenant
+    }
+
     /// The annotation's value.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()

@@ -131,12 +131,13 @@ async fn wait_for_pods(client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Decisions that no pod got to use are undone; the record goes from all claims.
+/// Decisions that no pod got to use are undone; the record goes from all claims, and what holds them for the ledger.
 async fn take_back_claims(client: &Client) -> anyhow::Result<usize> {
     let all: Api<ResourceClaim> = Api::all(client.clone());
     let mut count = 0;
     for claim in all.list(&ListParams::default()).await?.items {
-        if !claim.annotations().contains_key(names::DECISION) {
+        let held = claim.finalizers().iter().any(|finalizer| finalizer == names::LEDGER_FINALIZER);
+        if !claim.annotations().contains_key(names::DECISION) && !held {
             continue;
         }
         let api: Api<ResourceClaim> = Api::namespaced(client.clone(), &claim.namespace().unwrap_or_default());
@@ -148,10 +149,12 @@ async fn take_back_claims(client: &Client) -> anyhow::Result<usize> {
             let free = json!({"status": {"allocation": null, "reservedFor": null}});
             ignore_missing(api.patch_status(&name, &params, &Patch::Merge(&free)).await.map(|_| ()))?;
         }
-        let mut metadata = json!({"annotations": {names::DECISION: null}});
-        if !used {
-            let rest: Vec<_> =
-                claim.finalizers().iter().filter(|finalizer| *finalizer != names::CLAIM_FINALIZER).collect();
+        let ours = |finalizer: &&String| {
+            *finalizer == names::LEDGER_FINALIZER || (!used && *finalizer == names::CLAIM_FINALIZER)
+        };
+        let rest: Vec<_> = claim.finalizers().iter().filter(|finalizer| !ours(finalizer)).collect();
+        let mut metadata = json!({"annotations": {names::DECISION: null, names::ENDED: null}});
+        if rest.len() < claim.finalizers().len() {
             metadata["finalizers"] = json!(rest);
         }
         ignore_missing(

@@ -16,6 +16,7 @@ mod http;
 mod jobs;
 mod learner;
 mod lease;
+mod ledger;
 mod metrics;
 mod quantity;
 mod run;

@@ -1,7 +1,8 @@
 //! The operator's metrics, and the only place that knows the library.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::engine::Failure;
@@ -37,6 +38,10 @@ pub struct Metrics {
     pub fell_back: IntGauge,
     /// How often better values were learnt since the cards are what they are.
     pub learnt: IntGauge,
+    /// Uses of claims that are over and not in the ledger yet.
+    pub unaccounted: IntGauge,
+    /// Claims let go because their use is in the ledger.
+    pub accounted: IntCounter,
 }
 
 impl Metrics {
@@ -99,6 +104,18 @@ impl Metrics {
                 "vingt_placement_learnt",
                 "How often better values of places were learnt since the cards are what they are.",
             )?,
+            unaccounted: gauge(
+                "vingt_ledger_unaccounted",
+                "Uses of claims that are over and not in the ledger yet.",
+            )?,
+            accounted: {
+                let counter = IntCounter::new(
+                    "vingt_ledger_accounted_total",
+                    "Claims let go because their use is in the ledger.",
+                )?;
+                registry.register(Box::new(counter.clone()))?;
+                counter
+            },
             registry,
         })
     }

@@ -8,6 +8,7 @@ use k8s_openapi::api::resource::v1::{
     AllocationResult, DeviceAllocationConfiguration, DeviceAllocationResult, DeviceClass,
     DeviceRequestAllocationResult, ResourceClaim, ResourceClaimConsumerReference,
 };
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use vingt_crds::{DecidedDevice, DecisionRecord, names};
 
@@ -26,6 +27,8 @@ pub struct BindClaim {
     finalizers: Vec<String>,
     record: DecisionRecord,
     recorded: bool,
+    /// Its last use is over and not in the ledger: the record of that would be lost.
+    unaccounted: bool,
     /// `None` when it is allocated already.
     allocation: Option<AllocationResult>,
     consumer: ResourceClaimConsumerReference,
@@ -46,6 +49,7 @@ impl BindClaim {
             version: claim.version.clone(),
             finalizers: claim.finalizers.clone(),
             recorded: claim.protected() && claim.decision.as_ref() == Ok(&record),
+            unaccounted: claim.unaccounted(),
             allocation: claim.allocation.is_none().then(|| allocation(claim, &record, classes)),
             record,
             consumer: consumer(pod.0, &pod.1.uid),
@@ -242,6 +246,9 @@ async fn record(writer: &Writer, mut claim: BindClaim) -> Result<(BindClaim, Opt
     if claim.recorded {
         return Ok((claim, None));
     }
+    if claim.unaccounted {
+        return Err(Failure::Stale);
+    }
     let patch = record_patch(&claim);
     let change =
         writer.merge::<Claim>(&Target::object::<ResourceClaim>(&claim.key).settled(), &patch).await?;
@@ -253,8 +260,10 @@ async fn record(writer: &Writer, mut claim: BindClaim) -> Result<(BindClaim, Opt
 
 fn record_patch(claim: &BindClaim) -> Value {
     let mut finalizers = claim.finalizers.clone();
-    if !finalizers.iter().any(|finalizer| finalizer == names::CLAIM_FINALIZER) {
-        finalizers.push(names::CLAIM_FINALIZER.to_owned());
+    for ours in [names::CLAIM_FINALIZER, names::LEDGER_FINALIZER] {
+        if !finalizers.iter().any(|finalizer| finalizer == ours) {
+            finalizers.push(ours.to_owned());
+        }
     }
     json!({"metadata": {
         "uid": claim.uid,
@@ -309,15 +318,21 @@ pub struct Undo {
     version: String,
     finalizers: Vec<String>,
     allocated: bool,
+    ledgered: bool,
+    /// When its use ended, if that is known already.
+    ended: bool,
+    /// No pod can have used it: the use ends when it is taken back.
+    unused: bool,
 }
 
 impl Undo {
-    /// What is to be taken back of a decision for `workload`, of which nobody but the pod makes use.
-    pub fn of_change(change: &Change, workload: &str, pod_uid: &str) -> Option<Self> {
+    /// What is to be taken back of a decision for `workload`, of which nobody but the pod makes use, and not
+    /// the pod either if it is still `held` at the gate.
+    pub fn of_change(change: &Change, workload: &str, pod_uid: &str, held: bool) -> Option<Self> {
         let Change::Claim(Delta::Applied(key, _, claim)) = change else { return None };
         let ours = claim.decision.as_ref().is_ok_and(|record| record.workload == workload);
         let alone = claim.reserved_for.iter().all(|consumer| consumer.uid == pod_uid);
-        (ours && alone && claim.protected()).then(|| Self::new(key, claim))
+        (ours && alone && claim.protected()).then(|| Self { unused: held, ..Self::new(key, claim) })
     }
 
     /// Takes back what was decided for `claim`.
@@ -328,11 +343,22 @@ impl Undo {
             version: claim.version.clone(),
             finalizers: claim.finalizers.clone(),
             allocated: claim.allocation.is_some(),
+            ledgered: claim.ledgered(),
+            ended: claim.ended_ms.is_some(),
+            unused: false,
         }
+    }
+
+    /// Says that the pod, which is the only one it is for, was not let go.
+    #[must_use]
+    pub fn unused(self, claim: &Claim, pod_uid: &str) -> Self {
+        let alone = claim.reserved_for.iter().all(|consumer| consumer.uid == pod_uid);
+        Self { unused: alone, ..self }
     }
 }
 
-/// Takes decisions back: allocation first, then record and finalizer.
+/// Takes decisions back: allocation first, then record and finalizer. What is charged keeps its record until
+/// the ledger has it; without the finalizer that holds devices it is void.
 pub async fn undo(writer: &Writer, claims: Vec<Undo>, changes: &mut Vec<Change>) -> Result<(), Failure> {
     for mut claim in claims {
         if claim.allocated {
@@ -349,11 +375,17 @@ pub async fn undo(writer: &Writer, claims: Vec<Undo>, changes: &mut Vec<Change>)
         }
         let finalizers: Vec<_> =
             claim.finalizers.iter().filter(|finalizer| *finalizer != names::CLAIM_FINALIZER).collect();
+        let now = Timestamp::now();
+        let annotations = match &claim {
+            Undo { ledgered: false, .. } => json!({names::DECISION: null}),
+            Undo { unused: true, ended: false, .. } => json!({names::ENDED: format!("{now:.3}")}),
+            Undo { .. } => json!({}),
+        };
         let patch = json!({"metadata": {
             "uid": claim.uid,
             "resourceVersion": claim.version,
             "finalizers": finalizers,
-            "annotations": {names::DECISION: null},
+            "annotations": annotations,
         }});
         changes.push(
             writer.merge::<Claim>(&Target::object::<ResourceClaim>(&claim.key).settled(), &patch).await?,
@@ -415,7 +447,7 @@ mod tests {
         assert_eq!(
             record_patch(&bind),
             json!({"metadata": {"uid": "cu", "resourceVersion": "5",
-                "finalizers": ["example.com/kept", "resource.kubernetes.io/delete-protection"],
+                "finalizers": ["example.com/kept", "resource.kubernetes.io/delete-protection", "vingt.dev/ledger"],
                 "annotations": {"vingt.dev/decision": record().to_json()}}})
         );
         assert_eq!(bind.consumer, consumer(&pod, "px"));

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use vingt_core::ClaimState;
 use vingt_core::lifecycle::{GangStep, JobState, Leaving, next_step};
 use vingt_core::model::{Admission, Snapshot, Workload};
-use vingt_crds::{Assignment, DecidedDevice, DecisionRecord, TrainingJob};
+use vingt_crds::{Assignment, DecidedAccount, DecidedDevice, DecisionRecord, TrainingJob};
 
 use super::api::{Failure, Target, Writer};
 use super::bind::{self, BindClaim, OpenGate};
@@ -267,7 +267,8 @@ impl Engine {
 
     fn bind_gang(&mut self, it: &Tracked, workload: String) {
         let Some(status) = &it.job.status else { return };
-        let start = status.admitted_at.as_ref().map_or_else(Timestamp::now, |time| time.0);
+        // Each claim is charged from its own record on: a worker may have been made anew.
+        let now = Timestamp::from_millisecond(super::now_ms()).unwrap_or_default();
         let mut claims = Vec::new();
         for GatedWorker { pod: pod_key, index, claim } in &it.gang.gated {
             let Some((claim_key, ClaimState::Undecided | ClaimState::Recorded)) = claim else { continue };
@@ -287,10 +288,16 @@ impl Engine {
                 units: assignment.units,
                 tenant: status.tenant.clone(),
                 workload: workload.clone(),
-                start,
+                start: now,
                 order: None,
-                account: vingt_crds::DecidedAccount::default(),
+                account: DecidedAccount {
+                    profile: self.profile_of(&assignment.devices),
+                    class: self.class_of(&status.tenant),
+                    ..DecidedAccount::default()
+                },
             };
+            let known = claim.decided().filter(|known| known.decides_as(&record));
+            let record = known.cloned().unwrap_or(record);
             claims.push(BindClaim::new(claim_key, claim, record, (pod_key, pod), &self.world.classes));
         }
         let touched: Vec<Key> = claims.iter().map(|claim| claim.key().clone()).collect();

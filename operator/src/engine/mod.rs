@@ -6,6 +6,7 @@
 //! themselves. Nothing else is remembered that matters: everything is found
 //! again on the API server after a crash.
 
+mod accounts;
 mod api;
 mod bind;
 mod cycle;
@@ -47,6 +48,7 @@ use crate::settings::Loaded;
 use crate::snapshot::layout::Layout;
 use crate::snapshot::occupancy::Pending;
 use crate::world::{Change, View, World};
+use accounts::Accounts;
 use events::{Announcement, Events};
 use moves::Moves;
 use past::Past;
@@ -139,6 +141,8 @@ pub struct Engine {
     learner: Learner,
     /// When what waits is likely to start.
     forecasts: Forecasts,
+    /// What is remembered of the ledger.
+    accounts: Accounts,
 }
 
 /// What the API server says of a job's objects.
@@ -204,6 +208,7 @@ impl Engine {
             past: BTreeMap::new(),
             learner: Learner::default(),
             forecasts: Forecasts::default(),
+            accounts: Accounts::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Pods of anybody's controllers: their decision is written to their claims,
 //! then their gate comes off.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
@@ -9,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;
 use vingt_core::model::{Admission, Snapshot, Workload};
-use vingt_crds::{DecidedDevice, DecisionRecord, names};
+use vingt_crds::{DecidedAccount, DecidedDevice, DecisionRecord, TenantClass, names};
 
 use super::Engine;
 use super::api::{Failure, Target, Writer};
@@ -17,7 +18,7 @@ use super::bind::{self, BindClaim, OpenGate, Share, Undo};
 use super::events::Announcement;
 use crate::snapshot::occupancy::{Pending, PendingPod};
 use crate::snapshot::pods::{PodBinding, PodNeeds, pod_workload};
-use crate::world::{Change, Claim, Key, Pod};
+use crate::world::{Change, Claim, Delta, Key, Pod};
 
 /// How long a reason stands before only its numbers may change.
 const RETELL: Duration = Duration::from_secs(5);
@@ -52,9 +53,12 @@ impl PodWrites {
         }
         if let Err(Failure::Refused(_) | Failure::Invalid(_) | Failure::Unknown(_)) = &result {
             // It will not be let go as it is: what was decided for it is not kept from others.
+            let held = changes[read..].iter().any(|change| {
+                matches!(change, Change::Pod(Delta::Applied(_, _, pod)) if pod.uid == self.uid && pod.gated())
+            });
             let undos = changes[read..]
                 .iter()
-                .filter_map(|change| Undo::of_change(change, &self.workload, &self.uid));
+                .filter_map(|change| Undo::of_change(change, &self.workload, &self.uid, held));
             let undone = bind::undo(&writer, undos.collect(), &mut changes).await;
             tracing::warn!(workload = %self.workload, undone = undone.is_ok(), "what was decided is taken back");
         }
@@ -73,6 +77,17 @@ pub(super) async fn reread(writer: &Writer, claims: &[Key], pods: &[Key], change
 }
 
 impl Engine {
+    /// What a tenant is to the sovereign reserves.
+    pub(super) fn class_of(&self, tenant: &str) -> TenantClass {
+        self.world.tenants.get(&Key::new("", tenant)).map(|tenant| tenant.spec.class).unwrap_or_default()
+    }
+
+    /// The profile that published devices are charged as.
+    pub(super) fn profile_of(&self, devices: &[DecidedDevice]) -> String {
+        let kinds = devices.iter().filter_map(|device| self.layout.kind(&device.pool, &device.device));
+        profile(&kinds.collect())
+    }
+
     /// Starts to carry out a fresh decision on a pod.
     pub(super) fn admit_pod(
         &mut self,
@@ -92,10 +107,12 @@ impl Engine {
             let Some(claim) = self.world.claims.get(claim_key) else { return };
             let mut devices = Vec::new();
             let mut units = 0;
+            let mut profiles = BTreeSet::new();
             for asked in asked {
                 for at in placed.next().into_iter().flatten() {
                     let device = &snapshot.gpus[at.gpu.0 as usize].devices[usize::from(at.device)];
                     units += device.units;
+                    profiles.insert(device.kind.as_str());
                     devices.push(DecidedDevice {
                         request: asked.request.clone(),
                         pool: node.clone(),
@@ -113,7 +130,11 @@ impl Engine {
                 workload: workload.key.clone(),
                 start,
                 order: None,
-                account: vingt_crds::DecidedAccount::default(),
+                account: DecidedAccount {
+                    profile: profile(&profiles),
+                    class: self.class_of(&workload.tenant),
+                    ..DecidedAccount::default()
+                },
             };
             claims.push((claim_key.clone(), record));
         }
@@ -190,8 +211,11 @@ impl Engine {
         if !self.free(&workload) {
             return;
         }
-        let undo =
-            |claim_key: &Key| self.world.claims.get(claim_key).map(|claim| Undo::new(claim_key, claim));
+        let pod_uid = self.world.pods.get(key).map(|pod| pod.uid.as_str()).unwrap_or_default();
+        let undo = |claim_key: &Key| {
+            let claim = self.world.claims.get(claim_key)?;
+            Some(Undo::new(claim_key, claim).unused(claim, pod_uid))
+        };
         let undos: Vec<Undo> = claims.iter().filter_map(undo).collect();
         tracing::info!(pod = %key, claims = undos.len(), "a decision that cannot be completed is taken back");
         self.metrics.take_backs.with_label_values(&["incomplete"]).inc();
@@ -254,6 +278,14 @@ impl Engine {
         }
         self.told.insert(object.to_owned(), now);
         true
+    }
+}
+
+/// The profile that the devices of a claim are charged as.
+pub(super) fn profile(profiles: &BTreeSet<&str>) -> String {
+    match profiles.first() {
+        Some(profile) if profiles.len() == 1 => (*profile).to_owned(),
+        _ => "mixed".to_owned(),
     }
 }
 

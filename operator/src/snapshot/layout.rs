@@ -122,6 +122,13 @@ impl Layout {
         }
     }
 
+    /// What people call a published device: `gpu`, or its MIG profile.
+    pub fn kind(&self, pool: &str, device: &str) -> Option<&str> {
+        let at = self.find(pool, device)?;
+        let device = self.gpus.get(at.gpu.0 as usize)?.devices.get(usize::from(at.device))?;
+        Some(&device.kind)
+    }
+
     /// The device of that name.
     pub fn find(&self, pool: &str, device: &str) -> Option<DeviceIndex> {
         self.by_name.get(pool)?.get(device).copied()

@@ -134,6 +134,8 @@ fn decide(key: &Key, pod: &Pod, found: Vec<(Key, &std::sync::Arc<Claim>, Vec<Ask
                 ));
             }
             own.push((claim_key, ClaimState::Recorded, Some(record.clone()), asked));
+        } else if claim.unaccounted() {
+            return PodStage::Waits(format!("the last use of ResourceClaim {name} is not accounted yet"));
         } else {
             own.push((claim_key, ClaimState::Undecided, None, asked));
         }

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
 use vingt_core::model::{DeviceIndex, Gpu, Movable, NodeIndex, PodPlacement, Right, Running, Units};
-use vingt_crds::{ConditionType, InferenceJob, ReplicaMove, TrainingJob, TrainingMove, names};
+use vingt_crds::{
+    Basis, ConditionType, DecisionRecord, InferenceJob, ReplicaMove, TrainingJob, TrainingMove, names,
+};
 
 use super::ask::{self, Ask, AskedDevices};
 use super::layout::Layout;
@@ -234,6 +236,7 @@ pub fn pod(
         evictable: may && evictable,
         movable: if may && replaceable { Movable::Replace } else { Movable::No },
         topology: None,
+        right: right_of(record),
     };
     Some((running, wishes))
 }
@@ -259,6 +262,15 @@ fn places(sight: Sight<'_>, pods: &[Named<'_>]) -> Option<(Vec<PodPlacement>, Un
         placements.push(PodPlacement { node, devices });
     }
     Some((placements, units))
+}
+
+/// By what right a claim was decided.
+fn right_of(record: &DecisionRecord) -> Right {
+    match (record.account.basis, &record.order) {
+        (Basis::Claimed, _) => Right::Claimed,
+        (Basis::Ordered, Some(order)) => Right::Ordered(order.clone()),
+        (Basis::Ordered | Basis::Ordinary, _) => Right::Ordinary,
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,13 @@
 //! `ResourceClaims`, with their decision record read once when they arrive.
+//!
+//! A use of a claim begins with its record and ends when its last device was
+//! given back. Until it is in the ledger, a finalizer holds the claim, and the
+//! record stays, though it decides nothing any more.
 
 use k8s_openapi::api::resource::v1::{
     AllocationResult, ResourceClaim, ResourceClaimConsumerReference, ResourceClaimSpec,
 };
+use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
 use vingt_crds::{DecidedDevice, DecisionRecord, InvalidDecision, names};
 
@@ -30,6 +35,10 @@ pub struct Claim {
     pub reserved_for: Vec<ResourceClaimConsumerReference>,
     /// What vingt decided for it.
     pub decision: Result<DecisionRecord, InvalidDecision>,
+    /// When its devices were given back last, in milliseconds since 1970, if the agent or the operator said so.
+    pub ended_ms: Option<i64>,
+    /// When its deletion was asked for, in milliseconds since 1970.
+    pub deleted_ms: Option<i64>,
 }
 
 impl Claim {
@@ -67,6 +76,16 @@ impl Claim {
         self.finalizers.iter().any(|finalizer| finalizer == names::CLAIM_FINALIZER)
     }
 
+    /// Whether the finalizer is on it that holds it until its use is in the ledger.
+    pub fn ledgered(&self) -> bool {
+        self.finalizers.iter().any(|finalizer| finalizer == names::LEDGER_FINALIZER)
+    }
+
+    /// Whether its last use is over and not in the ledger yet: it is decided anew only after that.
+    pub fn unaccounted(&self) -> bool {
+        self.ledgered() && self.allocation.is_none() && self.decided().is_none()
+    }
+
     /// Whether a pod may use it.
     pub fn is_reserved_for(&self, pod_uid: &str) -> bool {
         self.reserved_for.iter().any(|consumer| consumer.uid == pod_uid)
@@ -78,10 +97,12 @@ impl View for Claim {
         object.metadata.managed_fields = None;
         let claim: ResourceClaim = serde_json::from_value(serde_json::to_value(object)?)?;
         let decision = DecisionRecord::of(&claim);
+        let ended_ms = vingt_crds::ended(&claim.metadata).map(Timestamp::as_millisecond);
         let status = claim.status.unwrap_or_default();
         Ok(Self {
             version: claim.metadata.resource_version.clone().unwrap_or_default(),
             deleting: claim.metadata.deletion_timestamp.is_some(),
+            deleted_ms: claim.metadata.deletion_timestamp.as_ref().map(|time| time.0.as_millisecond()),
             owner: owner(&claim.metadata),
             finalizers: claim.metadata.finalizers.unwrap_or_default(),
             uid: claim.metadata.uid.unwrap_or_default(),
@@ -89,6 +110,7 @@ impl View for Claim {
             allocation: status.allocation,
             reserved_for: status.reserved_for.unwrap_or_default(),
             decision,
+            ended_ms,
         })
     }
 

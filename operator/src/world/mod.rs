@@ -9,6 +9,7 @@
 mod claim;
 mod node;
 mod pod;
+mod report;
 pub mod requests;
 mod slice;
 mod watch;
@@ -26,6 +27,7 @@ use vingt_crds::{InferenceJob, Tenant, TrainingJob};
 pub use claim::Claim;
 pub use node::{Namespace, Node, node_terms, tolerations};
 pub use pod::{DELETION_COST, GRACE_SECONDS, Owner, Pod, Scheduling};
+pub use report::StoredReport;
 pub use slice::{Attribute, Device, Slice};
 pub use watch::watch_all;
 pub use workload::{Deployment, Job, Owned};
@@ -151,6 +153,8 @@ world! {
     services: Service(Owned<ServiceKind>),
     /// `ResourceClaimTemplates` that the operator made.
     templates: Template(Owned<TemplateKind>),
+    /// `UsageReports`.
+    reports: Report(StoredReport),
 }
 
 /// Marks the metadata of a Service.

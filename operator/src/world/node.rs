@@ -19,6 +19,8 @@ pub struct Node {
     pub taints: Vec<Taint>,
     /// Ready and not cordoned.
     pub usable: bool,
+    /// Since when nothing is heard of it, in milliseconds since 1970, if so.
+    pub lost_ms: Option<i64>,
     /// What it offers.
     pub allocatable: Resources,
 }
@@ -33,7 +35,11 @@ struct NodeBody {
 impl View for Node {
     fn parse(object: DynamicObject) -> Result<Self, serde_json::Error> {
         let body: NodeBody = serde_json::from_value(object.data)?;
-        let ready = body.status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+        let ready = body.status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
+        let lost = ready.filter(|ready| ready.status == "Unknown");
+        let lost_ms =
+            lost.and_then(|ready| ready.last_transition_time.as_ref()).map(|at| at.0.as_millisecond());
+        let ready = ready.is_some_and(|ready| ready.status == "True");
         let keeping = |taint: &core::Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
         let taints = body.spec.taints.into_iter().flatten().filter(keeping).map(|taint| Taint {
             key: taint.key,
@@ -43,6 +49,7 @@ impl View for Node {
         Ok(Self {
             labels: object.metadata.labels.unwrap_or_default(),
             taints: taints.collect(),
+            lost_ms,
             usable: ready && !body.spec.unschedulable.unwrap_or(false),
             allocatable: requests::of_allocatable(body.status.allocatable.as_ref()),
         })

@@ -18,11 +18,11 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
-use vingt_crds::{InferenceJob, Tenant, TrainingJob, names};
+use vingt_crds::{InferenceJob, Tenant, TrainingJob, UsageReport, names};
 
 use super::{
     Change, Claim, Delta, Deployment, Job, Key, Namespace, Node, Owned, Pod, ServiceKind, Slice,
-    TemplateKind, View, version,
+    StoredReport, TemplateKind, View, version,
 };
 use crate::client::words;
 
@@ -45,7 +45,8 @@ pub fn watch_all(client: &Client, to: &Sources) -> JoinSet<()> {
     tasks.spawn(watch::<DeviceClass>(client.clone(), resource::<DeviceClass>(), all.clone(), to.clone()));
     tasks.spawn(watch::<Tenant>(client.clone(), resource::<Tenant>(), all.clone(), to.clone()));
     tasks.spawn(watch::<TrainingJob>(client.clone(), resource::<TrainingJob>(), all.clone(), to.clone()));
-    tasks.spawn(watch::<InferenceJob>(client.clone(), resource::<InferenceJob>(), all, to.clone()));
+    tasks.spawn(watch::<InferenceJob>(client.clone(), resource::<InferenceJob>(), all.clone(), to.clone()));
+    tasks.spawn(watch::<StoredReport>(client.clone(), resource::<UsageReport>(), all, to.clone()));
     tasks.spawn(watch::<Job>(client.clone(), resource::<batch::Job>(), training, to.clone()));
     tasks.spawn(watch::<Deployment>(client.clone(), resource::<apps::Deployment>(), inference, to.clone()));
     tasks.spawn(watch_metadata::<ServiceKind, core::Service>(client.clone(), ours.clone(), to.clone()));
