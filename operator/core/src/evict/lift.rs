@@ -11,6 +11,7 @@
 
 use std::cmp::Reverse;
 
+use super::limits::Short;
 use super::reclaim::{Claimant, Rights, Spared};
 use super::room::lost;
 use super::victims::{Candidate, Case, Choice, cheapest, preferred};
@@ -30,6 +31,8 @@ pub(super) struct Lift<'s, 'a> {
     pub rights: &'s Rights<'a>,
     pub by: Claimant,
     pub spared: Spared,
+    /// What it lacks under limits.
+    pub short: &'s Short,
     pub workload: &'a Workload,
     pub shape: usize,
     pub now_ms: i64,
@@ -58,7 +61,8 @@ impl<'a> Lift<'_, 'a> {
     /// The victims among `candidates` whose leaving gives the workload a place.
     pub fn choose(&mut self, candidates: &[usize], questions: &mut u32) -> Option<Vec<usize>> {
         let close = self.workload.topology.as_ref().is_some_and(|topology| topology.required);
-        if candidates.len() <= TOGETHER || (close && self.workload.pods > 1) {
+        // Who holds what is lacking under a limit may be anywhere.
+        if candidates.len() <= TOGETHER || (close && self.workload.pods > 1) || !self.short.is_nothing() {
             return self.together(candidates, questions);
         }
         if self.workload.pods > 1 {
@@ -225,6 +229,10 @@ impl Case for Group<'_, '_, '_> {
     }
 
     fn suffices(&mut self, set: &[usize]) -> bool {
+        let running = set.iter().map(|at| &self.lift.snapshot.running[self.of[*at]]);
+        if !self.lift.short.is_met_without(running, self.lift.tree) {
+            return false;
+        }
         self.lift_just(set);
         let Lift { cluster, workload, shape, .. } = &mut *self.lift;
         if let Some(pods) = self.pods {

@@ -4,6 +4,7 @@
 
 mod defragment;
 mod lift;
+mod limits;
 mod reclaim;
 mod room;
 mod victims;

@@ -83,6 +83,11 @@ impl<'a> Rights<'a> {
         }
     }
 
+    /// What of a tenant and all below it is about to leave.
+    pub fn leaving(&self, tenant: usize) -> Units {
+        self.leaving[tenant]
+    }
+
     /// By what right `by` may ask `running` to leave, as far as only these two are looked at.
     pub fn right(&self, by: Claimant, running: &Running, tree: &Tree<'_>) -> Option<EvictionReason> {
         let Settings { reclaim, preemption, .. } = self.snapshot.settings;

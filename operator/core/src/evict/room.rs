@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::defragment;
 use super::lift::Lift;
+use super::limits::Short;
 use super::reclaim::{Claimant, Rights, Spared};
 use super::victims::QUESTIONS;
 use crate::model::{Eviction, EvictionReason, PodPlacement, Replacement, Running, Snapshot, UnitMs, Units};
@@ -98,8 +99,8 @@ impl<'a> Evictor<'a> {
         }
     }
 
-    /// Room for a workload that fits nowhere, also not once everything has left that is about to: whose leaving
-    /// loses the least work of all whom it may ask. Nobody is asked before [`Evictor::ask`].
+    /// Room for a workload that fits nowhere, or not under the limits of its tenants: whose leaving loses the least work
+    /// of all whom it may ask. It needs nobody else to leave who is about to. Nobody is asked before [`Evictor::ask`].
     pub fn evict(&mut self, wanted: Wanted, cluster: &mut Cluster<'a>, tree: &Tree<'a>) -> Option<Room> {
         let workload = &self.snapshot.waiting[wanted.workload];
         let shape = self.shapes.shape_of[wanted.workload];
@@ -114,7 +115,8 @@ impl<'a> Evictor<'a> {
             return None;
         }
         self.searches -= 1;
-        let candidates = self.candidates(by, shape, cluster, tree);
+        let short = Short::of(by.tenant, by.units, &self.rights, tree)?;
+        let candidates = self.candidates(by, shape, &short, cluster, tree);
         if candidates.is_empty() {
             return None;
         }
@@ -130,6 +132,7 @@ impl<'a> Evictor<'a> {
             rights: &self.rights,
             by,
             spared: Spared::All,
+            short: &short,
             workload,
             shape,
             now_ms: self.now_ms,
@@ -176,18 +179,20 @@ impl<'a> Evictor<'a> {
         self.snapshot.running[running].leaves_ms.is_some() || self.asked.contains(&running)
     }
 
-    /// Whoever may be asked to leave, and is on a node where the workload may go.
+    /// Whoever may be asked to leave, and is on a node where the workload may go, or holds what it lacks under a limit.
     fn candidates(
         &self,
         by: Claimant,
         shape: usize,
+        short: &Short,
         cluster: &mut Cluster<'a>,
         tree: &Tree<'a>,
     ) -> Vec<usize> {
         let useful = useful_nodes(self.snapshot, self.shapes, shape, cluster);
         let on_useful = |at: &usize| {
-            let pods = &self.snapshot.running[*at].pods;
-            !self.is_asked(*at) && pods.iter().any(|pod| useful.get(pod.node.0 as usize) == Some(&true))
+            let running = &self.snapshot.running[*at];
+            let there = |pod: &PodPlacement| useful.get(pod.node.0 as usize) == Some(&true);
+            !self.is_asked(*at) && (running.pods.iter().any(there) || short.is_held_by(running, tree))
         };
         let right = |at: &usize| self.rights.right(by, &self.snapshot.running[*at], tree).is_some();
         let mut candidates = Vec::new();
@@ -222,6 +227,10 @@ impl<'a> Evictor<'a> {
             Some(Eviction { running: *at, by: wanted.workload, reason, lost: lost(running, self.now_ms) })
         };
         let evictions = victims.iter().map(eviction).collect::<Option<Vec<_>>>()?;
+        let gone = victims.iter().map(|at| &self.snapshot.running[*at]);
+        if !Short::of(by.tenant, units, &self.rights, tree)?.is_met_without(gone, tree) {
+            return None;
+        }
         let (replacements, elsewhere) = (Vec::new(), Vec::new());
         Some(Room { pods, units, evictions, replacements, elsewhere })
     }

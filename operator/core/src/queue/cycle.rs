@@ -161,7 +161,8 @@ impl<'a> Cycle<'a> {
     fn keep(&mut self, workload: usize, tenant: usize, place: Place) -> Option<usize> {
         let shape = self.shapes.shape_of[workload];
         let load = self.ends.ground.load(self.snapshot.waiting[workload].shape, &place.pods);
-        let way = self.ends.in_the_way(workload, &place.pods, &load, &self.keeper, &mut self.cluster)?;
+        let mut way = self.ends.in_the_way(workload, &place.pods, &load, &self.keeper, &mut self.cluster)?;
+        self.ends.wait_for_units(tenant, place.units, &self.tree, &mut way);
         let Place { pods, units } = place;
         let kept = Kept {
             workload,
@@ -240,7 +241,14 @@ impl<'a> Cycle<'a> {
         let waited =
             self.now_ms.saturating_sub(workload.queued_ms) >= self.snapshot.settings.reserve_after_ms;
         match blocked {
-            Obstacle::Quota { needs } if waited => self.hold_back(index, tenant, needs),
+            Obstacle::Quota { needs } => {
+                if let Some(kept) = self.ask_for_room(index, tenant, needs, true) {
+                    return Err(Obstacle::Reserved(kept));
+                }
+                if waited {
+                    self.hold_back(index, tenant, needs);
+                }
+            }
             Obstacle::Room => {
                 if let Some(kept) = self.make_room(index, tenant, needs, waited) {
                     // What is kept for others may hide a place where nobody is in the way.
@@ -330,7 +338,7 @@ impl<'a> Cycle<'a> {
             Err(blocked) => blocked,
         };
         let may_ask = matches!(blocked, Obstacle::Room) && self.keeper.get(own).free_ms.is_none();
-        let asked = if may_ask { self.ask_for_room(index, tenant, needs) } else { None };
+        let asked = if may_ask { self.ask_for_room(index, tenant, needs, false) } else { None };
         if let Some(kept) = asked {
             self.keeper.started(own, true, &mut self.cluster);
             return Err(Obstacle::Reserved(kept));
@@ -379,7 +387,7 @@ impl<'a> Cycle<'a> {
         if let Some(kept) = self.keep_what_becomes_free(index, tenant, true) {
             return Some(kept);
         }
-        if let Some(kept) = self.ask_for_room(index, tenant, needs) {
+        if let Some(kept) = self.ask_for_room(index, tenant, needs, false) {
             return Some(kept);
         }
         let drains = u32::try_from(self.keeper.drains()).unwrap_or(u32::MAX);
@@ -406,15 +414,27 @@ impl<'a> Cycle<'a> {
         self.keep(index, tenant, place)
     }
 
-    /// Asks others to leave, or to move, whom the workload may ask, and keeps the place that they free.
-    fn ask_for_room(&mut self, index: usize, tenant: usize, needs: Units) -> Option<usize> {
+    /// Asks others to leave, or to move, whom the workload may ask, and keeps the place that they free. If it lacks units,
+    /// so that it comes below the limits of its tenants, which no move helps.
+    fn ask_for_room(
+        &mut self,
+        index: usize,
+        tenant: usize,
+        needs: Units,
+        lacks_units: bool,
+    ) -> Option<usize> {
         let (snapshot, shapes, now_ms) = (self.snapshot, self.shapes, self.now_ms);
         let left = self.left_for_others(tenant);
         let (tree, cluster) = (&self.tree, &mut self.cluster);
         let mut evictor = self.evictor.take().unwrap_or_else(|| Evictor::of(snapshot, shapes, tree, now_ms));
         let wanted = Wanted { workload: index, tenant, units: needs };
-        let room = evictor.evict(wanted, cluster, tree).or_else(|| evictor.rearrange(wanted, cluster, tree));
-        let kept = room.filter(|room| room.units <= left).and_then(|room| {
+        let room = evictor.evict(wanted, cluster, tree);
+        let room = if lacks_units {
+            room
+        } else {
+            room.or_else(|| evictor.rearrange(wanted, cluster, tree)).filter(|room| room.units <= left)
+        };
+        let kept = room.and_then(|room| {
             for (running, leaves_ms) in room.who_leaves(snapshot, now_ms) {
                 self.ends.ask(running, Some(leaves_ms));
             }

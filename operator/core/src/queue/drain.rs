@@ -217,6 +217,35 @@ impl<'a> Ends<'a> {
         Some(free)
     }
 
+    /// Counts those in as well who have been asked to leave and hold units that are lacking under the limits of `tenant`,
+    /// as far as they are not free before.
+    pub fn wait_for_units(&self, tenant: usize, units: Units, tree: &Tree<'_>, way: &mut InTheWay) {
+        let mut counted = way.way.clone();
+        for above in tree.path(tenant) {
+            let Some(limit) = tree.tenant(above).limit else { continue };
+            let mut short = tree.held(above).saturating_add(units).saturating_sub(limit);
+            if short == 0 {
+                continue;
+            }
+            let running = &self.snapshot.running;
+            let of = |at: &usize| tree.find(&running[*at].tenant);
+            let is_there = |at: &usize| of(at).is_some_and(|of| tree.path(of).any(|at| at == above));
+            let at_ms = |at: usize| self.end(at).at_ms().or(self.leaves_ms[at]);
+            let ends = (0..running.len()).filter(is_there).filter_map(|at| Some((at_ms(at)?, at)));
+            let mut ends: Vec<(i64, usize)> = ends.collect();
+            ends.sort_by_key(|(end_ms, at)| (*end_ms, &running[*at].key, *at));
+            for (_, at) in ends {
+                if short == 0 {
+                    break;
+                }
+                short = short.saturating_sub(running[at].units);
+                if self.leaves_ms[at].is_some() && counted.insert(at) {
+                    way.add(self.end(at));
+                }
+            }
+        }
+    }
+
     /// When a workload of `tenant` that needs so much comes below all limits at the latest, as far as that is known.
     pub fn below_limits_ms(&mut self, tenant: usize, needs: Units, tree: &Tree<'a>) -> Option<i64> {
         let by_tenant = self.by_tenant.take().unwrap_or_else(|| self.by_tenant(tree));

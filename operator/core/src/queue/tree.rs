@@ -188,6 +188,11 @@ impl<'a> Tree<'a> {
         self.tenants[tenant].kept
     }
 
+    /// What is kept or held back for workloads that wait, of it and of all below it.
+    pub fn promised(&self, tenant: usize) -> Units {
+        self.tenants[tenant].kept.saturating_add(self.tenants[tenant].held_back)
+    }
+
     /// Undoes [`Tree::keep`].
     pub fn unkeep(&mut self, tenant: usize, units: Units) {
         self.each_up(tenant, |branch| branch.kept = branch.kept.saturating_sub(units));

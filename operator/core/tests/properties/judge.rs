@@ -370,10 +370,29 @@ fn room_is_for(snapshot: &Snapshot, plan: &Plan, by: usize, now_ms: i64) -> Verd
     let by_ms = reservation.free_ms.unwrap_or(i64::MAX);
     for eviction in plan.evictions.iter().filter(|eviction| eviction.by == by) {
         let mut then = later(snapshot, plan, by_ms, now_ms, &[eviction.running]);
-        if put(&mut then, snapshot, reservation).is_ok() {
+        if put(&mut then, snapshot, reservation).is_ok()
+            && !lacks_units(snapshot, plan, reservation, eviction.running)
+        {
             let victim = &snapshot.running[eviction.running].key;
             return broken(Rule::Evictions, format!("{victim} leaves for {key}, which does not need it"));
         }
     }
     Ok(())
+}
+
+/// Whether somebody for whom a place is kept would be beyond a limit if this one stayed, and all others left who are asked
+/// to.
+fn lacks_units(snapshot: &Snapshot, plan: &Plan, reservation: &Reservation, stays: usize) -> bool {
+    let mut tree = Tree::of(snapshot);
+    for (index, running) in snapshot.running.iter().enumerate().filter(|(index, _)| *index != stays) {
+        if running.leaves_ms.is_some() || plan.evictions.iter().any(|eviction| eviction.running == index) {
+            tree.take(&running.tenant, running.units);
+        }
+    }
+    for admission in &plan.admissions {
+        tree.add(&snapshot.waiting[admission.workload].tenant, admission.units);
+    }
+    let tenant = &snapshot.waiting[reservation.workload].tenant;
+    tree.add(tenant, units_of(snapshot, &reservation.pods));
+    tree.beyond_limit(tenant).is_some()
 }

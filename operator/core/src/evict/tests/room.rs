@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::world::{World, asked};
 use crate::model::EvictionReason::{Preempted, Reclaimed};
-use crate::model::{Running, Snapshot, UnitMs};
+use crate::model::{Running, Snapshot, Tenant, UnitMs};
 use crate::placement::{Cluster, Shapes};
 use crate::queue::plan;
 use crate::testing::{cluster, h100, whole};
@@ -128,6 +128,55 @@ fn a_gang_that_was_borrowed_in_part_is_taken_back_if_nothing_else_can_be() {
     let mut before = before;
     before.tenants.get_mut("b").unwrap().guaranteed = 84;
     assert_eq!(asked(&before, &plan(&before, 100)), []);
+}
+
+#[test]
+fn who_lacks_units_under_a_limit_asks_those_who_hold_them() {
+    let mut world = World::new(cluster(3, &[h100()]));
+    world.tenant("t", 0);
+    world.snapshot.tenants.get_mut("t").unwrap().limit = Some(56);
+    for (key, gpu, admitted_ms) in [("old", 0, 10), ("new", 1, 90)] {
+        world.job(key, "t", 0, "3g.40gb");
+        world.run(key, &[(gpu, "3g.40gb-0")], admitted_ms);
+    }
+    world.now_ms = 100;
+    world.job("equal", "t", 0, "3g.40gb");
+    world.wait("equal");
+    assert!(world.cycle().evictions.is_empty());
+    world.job("urgent", "t", 1, "3g.40gb");
+    world.wait("urgent");
+    let before = world.snapshot.clone();
+    let plan = world.cycle();
+    assert_eq!(asked(&before, &plan), [("new", "urgent", Preempted)], "though there is room beside it");
+    assert_eq!(plan.waits[0].reason.to_string(), "needs 1 × 3g.40gb; room is being made: 1 job leaves");
+    world.pass_to(105);
+    assert!(world.cycle().evictions.is_empty());
+    world.pass_to(110);
+    assert_eq!(world.cycle().admissions.len(), 1);
+    assert_eq!(world.running(), ["old", "urgent"]);
+    assert!(world.cycle().evictions.is_empty());
+}
+
+#[test]
+fn what_is_guaranteed_is_taken_back_under_the_limit_of_the_parent_too() {
+    let mut world = World::new(cluster(2, &[h100()]));
+    for (tenant, guaranteed, limit) in [("p", 0, Some(56)), ("p1", 28, None), ("p2", 28, None)] {
+        let parent = (tenant != "p").then(|| "p".to_owned());
+        let tenant = (tenant.to_owned(), Tenant { parent, guaranteed, limit, ..Tenant::default() });
+        world.snapshot.tenants.extend([tenant]);
+    }
+    for (key, place) in [("one", "3g.40gb-0"), ("two", "3g.40gb-4")] {
+        world.job(key, "p2", 0, "3g.40gb");
+        world.run(key, &[(0, place)], 0);
+    }
+    world.now_ms = 100;
+    world.job("mine", "p1", 0, "3g.40gb");
+    world.wait("mine");
+    let before = world.snapshot.clone();
+    assert_eq!(asked(&before, &world.cycle()), [("one", "mine", Reclaimed)]);
+    world.pass_to(110);
+    assert_eq!(world.cycle().admissions.len(), 1);
+    assert!(world.cycle().evictions.is_empty());
 }
 
 #[test]
