@@ -5,6 +5,8 @@ use clap_complete::Shell;
 
 use crate::api::{ConnectArgs, online};
 use crate::live;
+use crate::order::{self, OrderArgs};
+use crate::reserve::{self, ReserveArgs};
 use crate::screen::{ColourChoice, Screen};
 use crate::simulate::{self, SimulateArgs};
 use crate::top::{self, TopArgs};
@@ -29,6 +31,10 @@ enum Command {
     Top(TopArgs),
     /// Tell what a job waits for, and when it is likely to start
     Why(WhyArgs),
+    /// Order GPUs of a sovereign reserve at a time
+    Order(OrderArgs),
+    /// Show the sovereign reserves: what is left, who holds, what can be claimed
+    Reserve(ReserveArgs),
     /// Play jobs against the planner: what if?
     Simulate(SimulateArgs),
     /// Print what the operator decides from, for `simulate --snapshot`
@@ -53,6 +59,12 @@ pub fn main() -> anyhow::Result<()> {
     match cli.command {
         Command::Top(args) => online(&cli.connect, async |cluster| top::run(&cluster, &args, screen).await),
         Command::Why(args) => online(&cli.connect, async |cluster| why::run(&cluster, &args, screen).await),
+        Command::Order(args) => {
+            online(&cli.connect, async |cluster| order::run(&cluster, &args, screen).await)
+        }
+        Command::Reserve(args) => {
+            online(&cli.connect, async |cluster| reserve::run(&cluster, &args, screen).await)
+        }
         Command::Simulate(args) => simulate::run(&args, &cli.connect, screen),
         Command::Snapshot { operator_namespace } => online(&cli.connect, async |cluster| {
             let recorded = live::fetch(&cluster.client, &operator_namespace).await?;

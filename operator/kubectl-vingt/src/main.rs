@@ -2,7 +2,10 @@
 
 mod api;
 mod cli;
+mod lines;
 mod live;
+mod order;
+mod reserve;
 mod screen;
 mod simulate;
 mod top;
