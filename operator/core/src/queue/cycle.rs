@@ -281,9 +281,15 @@ impl<'a> Cycle<'a> {
         }
         let workload = &self.snapshot.waiting[index];
         let shape = self.shapes.shape_of[index];
-        let Some(placed) = self.cluster.place_workload(shape, workload) else {
+        let Some(mut placed) = self.cluster.place_workload(shape, workload) else {
             return Err(Obstacle::Room);
         };
+        if placed.units > left && !workload.avoid.is_empty() {
+            // Perhaps something cheaper is free where it would rather not go.
+            self.cluster.take_back(shape, placed);
+            let anywhere = Workload { avoid: BTreeSet::new(), ..workload.clone() };
+            placed = self.cluster.place_workload(shape, &anywhere).ok_or(Obstacle::Room)?;
+        }
         if placed.units > left {
             // Only larger devices than the least that will do were free.
             let needs = placed.units;

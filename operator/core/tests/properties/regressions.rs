@@ -24,7 +24,6 @@ fn lets_the_gang_start(stream: &str) {
 }
 
 #[test]
-#[ignore = "it waits until its node is not avoided any more"]
 fn where_only_an_avoided_node_is_cheap_enough_it_is_used() {
     all_start(
         "
