@@ -13,7 +13,9 @@ use std::collections::BTreeSet;
 
 use super::reclaim::Claimant;
 use super::room::{Evictor, Room, Wanted, lost, useful_nodes};
-use crate::model::{Eviction, EvictionReason, Movable, PodPlacement, Replacement, Running, UnitMs, Units};
+use crate::model::{
+    Eviction, EvictionReason, Movable, PodPlacement, Replacement, Right, Running, UnitMs, Units,
+};
 use crate::placement::Cluster;
 use crate::queue::tree::Tree;
 
@@ -60,7 +62,12 @@ impl<'a> Evictor<'a> {
     /// What may be moved for a workload, cheapest first.
     fn movable(&self, wanted: Wanted, cluster: &mut Cluster<'a>, tree: &Tree<'a>) -> Vec<(Price<'a>, usize)> {
         let workload = &self.snapshot.waiting[wanted.workload];
-        let by = Claimant { tenant: wanted.tenant, priority: workload.priority, units: wanted.units };
+        let by = Claimant {
+            tenant: wanted.tenant,
+            priority: workload.priority,
+            units: wanted.units,
+            demands: None,
+        };
         let waited_ms = self.now_ms.saturating_sub(workload.queued_ms).max(WORTH_MS);
         let worth = wanted.units.saturating_mul(u64::try_from(waited_ms).unwrap_or(0));
         let useful = useful_nodes(self.snapshot, self.shapes, self.shapes.shape_of[wanted.workload], cluster);
@@ -79,6 +86,7 @@ impl<'a> Evictor<'a> {
                 }
             };
             in_kind
+                && running.right == Right::Ordinary
                 && running.admitted_ms < workload.queued_ms
                 && !self.is_asked(*at)
                 && self.shape(*at).is_some()

@@ -2,6 +2,7 @@
 //! and which of several, so that the least work is lost. Whose turn it is, and
 //! whether something fits as things are, is not decided here.
 
+mod claim;
 mod defragment;
 mod lift;
 mod limits;
@@ -9,7 +10,8 @@ mod reclaim;
 mod room;
 mod victims;
 
-pub(crate) use room::{Evictor, Wanted};
+pub(crate) use claim::Demands;
+pub(crate) use room::{Evictor, Room, Wanted};
 
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{EvictionReason, Running, Settings, Snapshot, Units};
+use super::claim::Demands;
+use crate::model::{EvictionReason, Right, Running, Settings, Snapshot, Units};
 use crate::queue::tree::Tree;
 
 /// Tenants that two branches belong to, and what leaves of each.
@@ -40,6 +41,8 @@ pub(super) struct Claimant {
     pub priority: i32,
     /// What it will hold.
     pub units: Units,
+    /// What it may ask for by the right of a reserve; then that is all that counts.
+    pub demands: Option<Demands>,
 }
 
 /// How much those who are asked to leave spare of what is guaranteed to their side.
@@ -91,7 +94,10 @@ impl<'a> Rights<'a> {
     /// By what right `by` may ask `running` to leave, as far as only these two are looked at.
     pub fn right(&self, by: Claimant, running: &Running, tree: &Tree<'_>) -> Option<EvictionReason> {
         let Settings { reclaim, preemption, .. } = self.snapshot.settings;
-        if !running.evictable || running.leaves_ms.is_some() {
+        if let Some(demands) = by.demands {
+            return demands.reach(running, self.snapshot).then_some(EvictionReason::Claimed);
+        }
+        if !running.evictable || running.leaves_ms.is_some() || running.right != Right::Ordinary {
             return None;
         }
         let of = tree.find(&running.tenant)?;
@@ -141,6 +147,9 @@ impl<'a> Rights<'a> {
         spared: Spared,
         tree: &Tree<'_>,
     ) -> bool {
+        if by.demands.is_some() {
+            return true;
+        }
         // By branch: what leaves it, and the largest that does. If any order will do, the one with the largest last does.
         let mut leaves: BTreeMap<Branch, (Units, Units)> = BTreeMap::new();
         for running in victims {

@@ -6,12 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::defragment;
 use super::lift::Lift;
 use super::limits::Short;
 use super::reclaim::{Claimant, Rights, Spared};
 use super::victims::QUESTIONS;
-use crate::model::{Eviction, EvictionReason, PodPlacement, Replacement, Running, Snapshot, UnitMs, Units};
+use super::{claim, defragment};
+use crate::model::{
+    Eviction, EvictionReason, PodPlacement, Replacement, Right, Running, Snapshot, UnitMs, Units,
+};
 use crate::placement::{Cluster, Shapes};
 use crate::queue::tree::Tree;
 
@@ -40,6 +42,8 @@ pub(crate) struct Evictor<'a> {
     /// For each tenant, what of its own may be asked to leave, the lowest priority first.
     evictable: Vec<Vec<usize>>,
     searches: u32,
+    /// Claims for which victims may still be looked for.
+    pub(super) claims: u32,
     questions: u32,
     /// For whom nothing was found: the least number of pods, by tenant, priority and shape.
     hopeless: BTreeMap<(usize, i32, usize), u32>,
@@ -74,7 +78,7 @@ pub(crate) struct Wanted {
 impl<'a> Evictor<'a> {
     pub fn of(snapshot: &'a Snapshot, shapes: &'a Shapes<'a>, tree: &Tree<'a>, now_ms: i64) -> Self {
         let mut evictable: Vec<Vec<usize>> = vec![Vec::new(); tree.len()];
-        for (at, running) in snapshot.running.iter().enumerate().filter(|(_, running)| running.evictable) {
+        for (at, running) in snapshot.running.iter().enumerate().filter(|(_, running)| ordinary(running)) {
             if let Some(tenant) = tree.find(&running.tenant) {
                 evictable[tenant].push(at);
             }
@@ -94,6 +98,7 @@ impl<'a> Evictor<'a> {
             moves: 0,
             move_searches: defragment::SEARCHES,
             searches: SEARCHES,
+            claims: claim::SEARCHES,
             questions: QUESTIONS_IN_CYCLE,
             hopeless: BTreeMap::new(),
         }
@@ -104,7 +109,12 @@ impl<'a> Evictor<'a> {
     pub fn evict(&mut self, wanted: Wanted, cluster: &mut Cluster<'a>, tree: &Tree<'a>) -> Option<Room> {
         let workload = &self.snapshot.waiting[wanted.workload];
         let shape = self.shapes.shape_of[wanted.workload];
-        let by = Claimant { tenant: wanted.tenant, priority: workload.priority, units: wanted.units };
+        let by = Claimant {
+            tenant: wanted.tenant,
+            priority: workload.priority,
+            units: wanted.units,
+            demands: None,
+        };
         let lowest = self.evictable[by.tenant].first().map(|at| self.snapshot.running[*at].priority);
         let preempts = lowest.is_some_and(|lowest| lowest < by.priority);
         if !preempts && !self.rights.may_reclaim(by, tree) {
@@ -289,6 +299,11 @@ pub(super) fn useful_nodes(
         *useful = *useful && cluster.suits(shape, node);
     }
     useful
+}
+
+/// Whether something may be asked to leave by others than those who draw on a reserve.
+fn ordinary(running: &Running) -> bool {
+    running.evictable && running.right == Right::Ordinary
 }
 
 /// Work that is lost if something leaves now.

@@ -5,4 +5,4 @@ mod moves;
 mod reclaim;
 mod room;
 mod victims;
-mod world;
+pub(super) mod world;

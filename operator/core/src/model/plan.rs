@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceIndex, NodeIndex, UnitMs, Units};
+use super::{DeviceIndex, NodeIndex, Right, UnitMs, Units};
 
 /// What is to be done, and for everything else why not.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -72,6 +72,9 @@ pub struct Reservation {
     pub pods: Vec<PodPlacement>,
     /// When all of it is free at the latest, in milliseconds since 1970, if that is known.
     pub free_ms: Option<i64>,
+    /// As what the workload runs if it starts there.
+    #[serde(default)]
+    pub right: Right,
 }
 
 /// A workload that is placed.
@@ -83,6 +86,9 @@ pub struct Admission {
     pub pods: Vec<PodPlacement>,
     /// What its tenant is charged for it.
     pub units: Units,
+    /// As what it runs.
+    #[serde(default)]
+    pub right: Right,
 }
 
 /// Where one pod goes.
@@ -183,6 +189,11 @@ pub enum WaitReason {
         turned_away: BTreeMap<String, u32>,
         /// Nodes looked at.
         nodes: u32,
+    },
+    /// There is room, but then what a reserve promises could not be delivered.
+    Promised {
+        /// What was asked for, in words.
+        asked: String,
     },
     /// There is room, but it is kept for a workload that is ahead.
     Kept {

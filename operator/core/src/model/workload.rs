@@ -42,6 +42,9 @@ pub struct Workload {
     pub reserved: Vec<PodPlacement>,
     /// Where it was among the reservations of the last plan; those that come first were promised first.
     pub reserved_rank: u32,
+    /// From [`super::Reservation::right`] of the last plan.
+    #[serde(default)]
+    pub reserved_right: Right,
 }
 
 /// Pods that are to be close to one another: on nodes with the same value of a label.
@@ -103,6 +106,8 @@ impl Running {
             key: self.key.clone(),
             tenant: self.tenant.clone(),
             priority: self.priority,
+            lasting: !self.evictable,
+            grace_ms: self.grace_ms,
             queued_ms: self.admitted_ms,
             pods: u32::try_from(self.pods.len()).unwrap_or(u32::MAX),
             shape: self.shape,

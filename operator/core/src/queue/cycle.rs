@@ -8,10 +8,13 @@ use super::order::{Order, Passed};
 use super::reason::{Obstacle, Reasons};
 use super::tree::{Tightest, Tree};
 use super::way::Load;
-use crate::evict::{Evictor, Wanted};
-use crate::model::{Admission, Eviction, Plan, PodPlacement, Replacement, Snapshot, Units, Wait, Workload};
+use crate::evict::{Evictor, Room, Wanted};
+use crate::model::{
+    Admission, Eviction, Plan, PodPlacement, Replacement, Right, Snapshot, Units, Wait, Workload,
+};
 use crate::placement::{Cluster, Shapes};
 use crate::policy::Scorer;
+use crate::reserve::guard::{Draw, Guard};
 
 /// Decides what starts now, and where; and for everything else says why not.
 ///
@@ -29,55 +32,28 @@ pub fn plan_with(snapshot: &Snapshot, scorer: &Scorer, now_ms: i64) -> Plan {
 }
 
 fn plan_shapes<'a>(snapshot: &'a Snapshot, shapes: &'a Shapes<'a>, now_ms: i64) -> Plan {
-    let mut cycle = Cycle::new(snapshot, shapes, now_ms);
-    cycle.keep_what_was_kept();
-    let mut plan = Plan::default();
-    let mut obstacles = Vec::new();
-    let mut order = Order::of(snapshot, &cycle.tree);
-    while let Some((workload, tenant)) = order.next() {
-        let decided = cycle.decide(workload, tenant);
-        let passed = match decided {
-            Ok(admission) => {
-                if cycle.passed_over[tenant] {
-                    plan.out_of_turn.push(workload);
-                }
-                let given = Passed::Given(admission.units);
-                plan.admissions.push(admission);
-                given
-            }
-            Err(obstacle) => {
-                obstacles.push((workload, obstacle));
-                cycle.pass_over(workload, tenant, obstacle)
-            }
-        };
-        order.pass(&cycle.tree, tenant, passed, now_ms);
+    let mut first = Vec::new();
+    loop {
+        let mut cycle = Cycle::new(snapshot, shapes, now_ms);
+        cycle.keep_what_was_kept(&first);
+        match cycle.plan() {
+            Ok(plan) => return plan,
+            Err(missed) => first = cycle.with_those_who_missed(first, missed),
+        }
     }
-    let mut homeless: Vec<usize> =
-        (0..snapshot.waiting.len()).filter(|index| cycle.tree.of_waiting(*index).is_none()).collect();
-    homeless.sort_by_key(|index| (&snapshot.waiting[*index].key, *index));
-    obstacles.extend(homeless.into_iter().map(|index| (index, Obstacle::NoTenant)));
-
-    let Cycle { mut cluster, tree, keeper, evictions, replacements, .. } = cycle;
-    (plan.evictions, plan.replacements) = (evictions, replacements);
-    plan.reservations = keeper.reservations();
-    let mut reasons = Reasons::new(snapshot, shapes, &mut cluster, &tree, &keeper);
-    reasons.look_at(&obstacles);
-    let wait = |(workload, obstacle)| Wait { workload, reason: reasons.of(workload, obstacle) };
-    plan.waits = obstacles.into_iter().map(wait).collect();
-    plan
 }
 
-struct Cycle<'a> {
-    snapshot: &'a Snapshot,
-    shapes: &'a Shapes<'a>,
-    cluster: Cluster<'a>,
-    now_ms: i64,
+pub(super) struct Cycle<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) shapes: &'a Shapes<'a>,
+    pub(super) cluster: Cluster<'a>,
+    pub(super) now_ms: i64,
     /// What tenants hold, with what this cycle gave them.
-    tree: Tree<'a>,
+    pub(super) tree: Tree<'a>,
     /// How many workloads of each shape are still to be decided.
     left: Vec<usize>,
-    keeper: Keeper,
-    ends: Ends<'a>,
+    pub(super) keeper: Keeper,
+    pub(super) ends: Ends<'a>,
     /// Tenants under whose limit units are kept for somebody.
     held_back: Vec<bool>,
     /// What each tenant may hold more that may not be stopped for others.
@@ -89,9 +65,19 @@ struct Cycle<'a> {
     /// By shape and by what was open: the least number of pods that did not fit into what is kept.
     no_backfill: BTreeMap<(usize, Vec<usize>), u32>,
     /// Once somebody may have to leave or to move for others.
-    evictor: Option<Evictor<'a>>,
-    evictions: Vec<Eviction>,
+    pub(super) evictor: Option<Evictor<'a>>,
+    pub(super) evictions: Vec<Eviction>,
     replacements: Vec<Replacement>,
+    /// What is promised by the reserves.
+    pub(super) guard: Guard<'a>,
+    /// Who takes what was promised, of those for whom a place is kept.
+    pub(super) draws: BTreeMap<usize, Draw>,
+    /// One that draws on a reserve and found no room.
+    pub(super) missed: Option<usize>,
+    /// Those that were served before all others, lest they be missed.
+    pub(super) first: Vec<usize>,
+    /// What finds no place where every promise holds: the least number of pods of a shape.
+    pub(super) unpromised: BTreeMap<usize, u32>,
 }
 
 impl<'a> Cycle<'a> {
@@ -120,32 +106,94 @@ impl<'a> Cycle<'a> {
             evictor: None,
             evictions: Vec::new(),
             replacements: Vec::new(),
+            guard: Guard::of(snapshot, shapes, now_ms),
+            draws: BTreeMap::new(),
+            missed: None,
+            first: Vec::new(),
+            unpromised: BTreeMap::new(),
             tree,
         }
     }
 
-    /// Closes the places that were kept by the last plan, as far as that is still possible, before anybody is placed.
-    fn keep_what_was_kept(&mut self) {
+    /// Decides for each workload in its turn; the error is one that found no room though it draws on a reserve, because
+    /// others came first in this cycle.
+    fn plan(&mut self) -> Result<Plan, usize> {
+        let snapshot = self.snapshot;
+        let mut plan = Plan::default();
+        let mut obstacles = Vec::new();
+        let mut order = Order::of(snapshot, &self.tree);
+        while let Some((workload, tenant)) = order.next() {
+            let passed = match self.decide(workload, tenant) {
+                Ok(admission) => {
+                    if self.passed_over[tenant] {
+                        plan.out_of_turn.push(workload);
+                    }
+                    let given = Passed::Given(admission.units);
+                    plan.admissions.push(admission);
+                    given
+                }
+                Err(obstacle) => {
+                    obstacles.push((workload, obstacle));
+                    self.pass_over(workload, tenant, obstacle)
+                }
+            };
+            if let Some(missed) = self.missed {
+                return Err(missed);
+            }
+            order.pass(&self.tree, tenant, passed, self.now_ms);
+        }
+        let mut homeless: Vec<usize> =
+            (0..snapshot.waiting.len()).filter(|index| self.tree.of_waiting(*index).is_none()).collect();
+        homeless.sort_by_key(|index| (&snapshot.waiting[*index].key, *index));
+        obstacles.extend(homeless.into_iter().map(|index| (index, Obstacle::NoTenant)));
+
+        (plan.evictions, plan.replacements) =
+            (std::mem::take(&mut self.evictions), std::mem::take(&mut self.replacements));
+        plan.reservations = self.keeper.reservations();
+        let mut reasons = Reasons::new(snapshot, self.shapes, &mut self.cluster, &self.tree, &self.keeper);
+        reasons.look_at(&obstacles);
+        let wait = |(workload, obstacle)| Wait { workload, reason: reasons.of(workload, obstacle) };
+        plan.waits = obstacles.into_iter().map(wait).collect();
+        Ok(plan)
+    }
+
+    /// Closes the places that were kept by the last plan, as far as that is still possible, before anybody is placed: those
+    /// of who draws on a reserve, with those of `first`, before the others.
+    fn keep_what_was_kept(&mut self, first: &[usize]) {
         let snapshot = self.snapshot;
         let mut reserved: Vec<usize> = (0..snapshot.waiting.len())
             .filter(|index| !snapshot.waiting[*index].reserved.is_empty())
             .collect();
         reserved.sort_by_key(|index| {
             let workload = &snapshot.waiting[*index];
-            (workload.reserved_rank, workload.queued_ms, &workload.key)
+            let ordinary = workload.reserved_right == Right::Ordinary;
+            (ordinary, workload.reserved_rank, workload.queued_ms, &workload.key)
         });
+        let mut first = Some(first);
         for index in reserved {
             let workload = &snapshot.waiting[index];
-            let Some(tenant) = self.tree.of_waiting(index) else { continue };
+            if workload.reserved_right == Right::Ordinary {
+                first.take().into_iter().for_each(|first| self.claim_first(first));
+            }
+            let Some(tenant) = self.tree.of_waiting(index).filter(|_| self.keeper.of(index).is_none()) else {
+                continue;
+            };
             let whole = usize::try_from(workload.pods).is_ok_and(|pods| pods == workload.reserved.len());
             let units = self.units_of(&workload.reserved);
             let allowed = self.tree.least_limit(tenant).is_none_or(|(limit, _)| units <= limit);
-            let lasts = !workload.lasting || units <= self.left_to_last[tenant];
+            if workload.reserved_right != Right::Ordinary
+                && let Some(draw) = self.guard.draw(index)
+            {
+                self.draws.insert(index, draw);
+            }
+            let draws = self.draws.contains_key(&index);
+            let lasts = draws || !workload.lasting || units <= self.left_to_last[tenant];
             if whole && allowed && lasts && workload.not_before_ms <= self.now_ms {
                 let place = Place { pods: workload.reserved.clone(), units };
                 self.keep(index, tenant, place);
             }
         }
+        first.into_iter().for_each(|first| self.claim_first(first));
     }
 
     fn units_of(&self, pods: &[PodPlacement]) -> Units {
@@ -158,12 +206,17 @@ impl<'a> Cycle<'a> {
     }
 
     /// Keeps a place for a workload, if it can be there in time.
-    fn keep(&mut self, workload: usize, tenant: usize, place: Place) -> Option<usize> {
+    pub(super) fn keep(&mut self, workload: usize, tenant: usize, place: Place) -> Option<usize> {
         let shape = self.shapes.shape_of[workload];
         let load = self.ends.ground.load(self.snapshot.waiting[workload].shape, &place.pods);
         let mut way = self.ends.in_the_way(workload, &place.pods, &load, &self.keeper, &mut self.cluster)?;
         self.ends.wait_for_units(tenant, place.units, &self.tree, &mut way);
         let Place { pods, units } = place;
+        let draw = self.draws.get(&workload);
+        let binds = draw.is_some() || self.guard.binds(&self.snapshot.waiting[workload]);
+        if binds && !self.guard.admit(workload, &pods, draw) {
+            return None;
+        }
         let kept = Kept {
             workload,
             tenant,
@@ -176,6 +229,7 @@ impl<'a> Cycle<'a> {
             leaving: way.leaving,
             ending: way.ending,
             stands: true,
+            right: self.right_of(workload),
         };
         self.keeper.add(kept, &mut self.cluster, &mut self.tree).then(|| self.keeper.of(workload))?
     }
@@ -223,10 +277,20 @@ impl<'a> Cycle<'a> {
         if workload.not_before_ms > self.now_ms {
             return Err(Obstacle::Backoff { left_ms: workload.not_before_ms.saturating_sub(self.now_ms) });
         }
-        if workload.lasting {
-            let left = &mut self.left_to_last[tenant];
+        if workload.lasting && !self.draws.contains_key(&index) {
+            let left = self.left_to_last[tenant];
             // What waits for room counts too: else smaller ones behind it could take the guarantee for ever.
-            *left = left.checked_sub(needs).ok_or(Obstacle::Guarantee { needs, left: *left, tenant })?;
+            match left.checked_sub(needs) {
+                Some(rest) => self.left_to_last[tenant] = rest,
+                None => {
+                    return self.admit_by_right(
+                        index,
+                        tenant,
+                        needs,
+                        Obstacle::Guarantee { needs, left, tenant },
+                    );
+                }
+            }
         }
         if let Some(own) = self.keeper.of(index) {
             return self.admit_reserved(index, tenant, needs, own);
@@ -238,8 +302,13 @@ impl<'a> Cycle<'a> {
         if let Some(admission) = self.backfill(index, tenant, needs) {
             return Ok(admission);
         }
-        let waited =
-            self.now_ms.saturating_sub(workload.queued_ms) >= self.snapshot.settings.reserve_after_ms;
+        if !self.guard.is_idle() && matches!(blocked, Obstacle::Room | Obstacle::Promised) {
+            match self.admit_by_right(index, tenant, needs, blocked) {
+                Err(Obstacle::Room | Obstacle::Promised) => {}
+                decided => return decided,
+            }
+        }
+        let waited = self.has_waited(index);
         match blocked {
             Obstacle::Quota { needs } => {
                 if let Some(kept) = self.ask_for_room(index, tenant, needs, true) {
@@ -296,17 +365,21 @@ impl<'a> Cycle<'a> {
             self.cluster.take_back(shape, placed);
             return Err(Obstacle::Quota { needs });
         }
+        let Some(placed) = self.where_promises_hold(index, shape, placed) else {
+            return Err(Obstacle::Promised);
+        };
         self.tree.give(tenant, placed.units);
         self.ends.ground.give(workload.shape, &placed.pods);
-        Ok(Admission { workload: index, pods: placed.pods, units: placed.units })
+        let right = Right::Ordinary;
+        Ok(Admission { workload: index, pods: placed.pods, units: placed.units, right })
     }
 
-    fn left_for_others(&self, tenant: usize) -> Units {
+    pub(super) fn left_for_others(&self, tenant: usize) -> Units {
         self.tree.tightest_for_others(tenant).map_or(Units::MAX, |Tightest { left, .. }| left)
     }
 
     /// Starts a workload for which a place is kept: there if it is free, else wherever it fits.
-    fn admit_reserved(
+    pub(super) fn admit_reserved(
         &mut self,
         index: usize,
         tenant: usize,
@@ -334,7 +407,8 @@ impl<'a> Cycle<'a> {
             self.tree.give(tenant, placed.units);
             self.ends.ground.give(self.snapshot.waiting[index].shape, &placed.pods);
             self.keeper.started(own, true, &mut self.cluster);
-            return Ok(Admission { workload: index, pods: placed.pods, units: placed.units });
+            let right = self.right_of(index);
+            return Ok(Admission { workload: index, pods: placed.pods, units: placed.units, right });
         }
         let blocked = match self.start_within(left, index, tenant, needs) {
             Ok(admission) => {
@@ -435,10 +509,14 @@ impl<'a> Cycle<'a> {
         let mut evictor = self.evictor.take().unwrap_or_else(|| Evictor::of(snapshot, shapes, tree, now_ms));
         let wanted = Wanted { workload: index, tenant, units: needs };
         let room = evictor.evict(wanted, cluster, tree);
+        // Where the others of something that stays would go, no promise was looked at.
+        let stays = |at: usize| self.guard.binds(&snapshot.running[at].as_workload());
+        let promised = |room: &Room| !room.replacements.iter().any(|replacement| stays(replacement.running));
         let room = if lacks_units {
             room
         } else {
-            room.or_else(|| evictor.rearrange(wanted, cluster, tree)).filter(|room| room.units <= left)
+            let room = room.or_else(|| evictor.rearrange(wanted, cluster, tree));
+            room.filter(|room| room.units <= left && promised(room))
         };
         let kept = room.and_then(|room| {
             for (running, leaves_ms) in room.who_leaves(snapshot, now_ms) {
@@ -486,6 +564,7 @@ impl<'a> Cycle<'a> {
             leaving: 0,
             ending: 0,
             stands: true,
+            right: Right::Ordinary,
         };
         self.keeper.add(kept, &mut self.cluster, &mut self.tree);
     }

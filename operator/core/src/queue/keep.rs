@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::tree::Tree;
 use super::way::Load;
-use crate::model::{NodeIndex, PodPlacement, Reservation, Units};
+use crate::model::{NodeIndex, PodPlacement, Reservation, Right, Units};
 use crate::placement::Cluster;
 
 /// What is kept for one workload.
@@ -31,6 +31,8 @@ pub(super) struct Kept {
     pub ending: u32,
     /// Whether it is to be told as a reservation: not if its workload has started, or can't for other reasons.
     pub stands: bool,
+    /// As what its workload runs if it starts there.
+    pub right: Right,
 }
 
 impl Kept {
@@ -197,6 +199,7 @@ impl Keeper {
             workload: kept.workload,
             pods: kept.pods.clone(),
             free_ms: kept.free_ms,
+            right: kept.right.clone(),
         };
         self.standing().map(reservation).collect()
     }

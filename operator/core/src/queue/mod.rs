@@ -9,6 +9,7 @@
 //! workload is given counts at once. One that cannot start waits with its reason,
 //! and those behind it may still go.
 
+mod claim;
 mod cycle;
 mod drain;
 mod keep;

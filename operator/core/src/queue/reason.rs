@@ -31,6 +31,8 @@ pub(super) enum Obstacle {
         needs: Units,
     },
     Room,
+    /// A reserve could not be delivered then.
+    Promised,
     /// This is kept for it.
     Reserved(usize),
 }
@@ -132,6 +134,7 @@ impl<'a, 'c> Reasons<'a, 'c> {
                     _ => WaitReason::Kept { asked: self.asked(index) },
                 }
             }),
+            Obstacle::Promised => WaitReason::Promised { asked: self.asked(index) },
             Obstacle::Reserved(at) => self.reserved(index, self.keeper.get(at)),
             Obstacle::Room => self.never(workload, shape).unwrap_or_else(|| self.room(index, shape)),
         }

@@ -104,6 +104,13 @@ impl fmt::Display for WaitReason {
                     gpus(*guaranteed)
                 )
             }
+            Self::Promised { asked } => {
+                write!(
+                    f,
+                    "needs {asked}; there is room, but what a sovereign reserve promises could not be delivered then. \
+                     What may be stopped for others at short notice may go there"
+                )
+            }
             Self::NoRoom { asked, fit, tenant, left, pods: _ } => {
                 f.write_str(&fits_now(asked, *fit, tenant, *left))
             }

@@ -21,7 +21,7 @@ fn running(tenant: &str, units: u64) -> Running {
 fn right(snapshot: &Snapshot, tenant: &str, units: u64, running: &Running) -> Option<EvictionReason> {
     let tree = Tree::of(snapshot);
     let rights = Rights::of(snapshot, &tree);
-    let by = Claimant { tenant: tree.find(tenant).unwrap(), priority: 5, units };
+    let by = Claimant { tenant: tree.find(tenant).unwrap(), priority: 5, units, demands: None };
     let right = rights.right(by, running, &tree)?;
     rights.all_may_leave(by, [running], Spared::All, &tree).then_some(right)
 }
@@ -115,7 +115,7 @@ fn what_leaves_already_is_held_no_more_and_what_is_kept_is_promised() {
     snapshot.running.push(Running { leaves_ms: Some(9), ..running("b", 4) });
     let tree = Tree::of(&snapshot);
     let mut rights = Rights::of(&snapshot, &tree);
-    let by = Claimant { tenant: 0, priority: 0, units: 6 };
+    let by = Claimant { tenant: 0, priority: 0, units: 6, demands: None };
     let may = |units: &[u64], spared| {
         let victims: Vec<Running> = units.iter().map(|units| running("b", *units)).collect();
         rights.all_may_leave(by, &victims, spared, &tree)

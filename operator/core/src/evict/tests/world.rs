@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    DeviceIndex, EvictionReason, Movable, Plan, PodPlacement, Running, Snapshot, Tenant, Units, Workload,
+    DeviceIndex, EvictionReason, Movable, Plan, PodPlacement, Right, Running, Snapshot, Tenant, Units,
+    Workload,
 };
 use crate::queue::plan;
 use crate::testing::job;
@@ -60,12 +61,18 @@ impl World {
             PodPlacement { node: of.node, devices: vec![vec![device]] }
         };
         let pods: Vec<_> = devices.iter().map(pod).collect();
-        self.start(key, pods, admitted_ms);
+        self.start(key, pods, Right::Ordinary, admitted_ms);
     }
 
-    fn start(&mut self, key: &str, pods: Vec<PodPlacement>, admitted_ms: i64) {
+    /// As what a job runs.
+    pub fn right(&self, key: &str) -> Right {
+        self.snapshot.running.iter().find(|running| running.key == key).unwrap().right.clone()
+    }
+
+    fn start(&mut self, key: &str, pods: Vec<PodPlacement>, right: Right, admitted_ms: i64) {
         let Job { workload, grace_ms, evictable, movable, .. } = self.jobs[key].clone();
         let units = self.hold(&workload, &pods, true);
+        let ends_ms = workload.runs_ms.map(|runs_ms| admitted_ms + runs_ms);
         self.snapshot.running.push(Running {
             key: key.into(),
             tenant: workload.tenant,
@@ -74,8 +81,10 @@ impl World {
             pods,
             units,
             admitted_ms,
+            ends_ms,
             grace_ms,
             evictable,
+            right,
             movable,
             topology: workload.topology,
             ..Running::default()
@@ -129,9 +138,12 @@ impl World {
         let plan = plan(&self.snapshot, self.now_ms);
         for waiting in &mut self.snapshot.waiting {
             waiting.reserved.clear();
+            waiting.reserved_right = Right::Ordinary;
         }
         for reservation in &plan.reservations {
-            self.snapshot.waiting[reservation.workload].reserved.clone_from(&reservation.pods);
+            let workload = &mut self.snapshot.waiting[reservation.workload];
+            workload.reserved.clone_from(&reservation.pods);
+            workload.reserved_right = reservation.right.clone();
         }
         for eviction in &plan.evictions {
             let running = &mut self.snapshot.running[eviction.running];
@@ -143,7 +155,7 @@ impl World {
         for replacement in &plan.replacements {
             let running = self.snapshot.running[replacement.running].clone();
             let job = self.jobs[&running.key].clone();
-            self.start(&running.key, vec![replacement.to.clone()], self.now_ms);
+            self.start(&running.key, vec![replacement.to.clone()], Right::Ordinary, self.now_ms);
             // What it replaces does not come back.
             let key = format!("{}'", running.key);
             self.snapshot.running[replacement.running].key.clone_from(&key);
@@ -154,7 +166,7 @@ impl World {
         let mut started: Vec<usize> = plan.admissions.iter().map(|admission| admission.workload).collect();
         for admission in &plan.admissions {
             let key = self.snapshot.waiting[admission.workload].key.clone();
-            self.start(&key, admission.pods.clone(), self.now_ms);
+            self.start(&key, admission.pods.clone(), admission.right.clone(), self.now_ms);
         }
         started.sort_unstable();
         for workload in started.into_iter().rev() {
@@ -163,9 +175,14 @@ impl World {
         plan
     }
 
-    /// Lets time pass; who is to have left then, has.
+    /// Lets time pass; who is to have left or ended then, has.
     pub fn pass_to(&mut self, now_ms: i64) {
         self.now_ms = now_ms;
+        let ended = |r: &Running| r.ends_ms.is_some_and(|ends_ms| ends_ms <= now_ms);
+        while let Some(at) = self.snapshot.running.iter().position(ended) {
+            self.snapshot.running[at].leaves_ms = None;
+            self.end(at);
+        }
         while let Some(at) = self
             .snapshot
             .running

@@ -160,7 +160,7 @@ impl World {
             let Workload { key, runs_ms, .. } = &self.snapshot.waiting[admission.workload];
             let _ = writeln!(told, "  {key} starts, {runs_ms:?}, on{}", place(&admission.pods));
         }
-        for Reservation { workload, pods, free_ms } in &plan.reservations {
+        for Reservation { workload, pods, free_ms, .. } in &plan.reservations {
             let key = &self.snapshot.waiting[*workload].key;
             let _ = writeln!(told, "  {key} has kept, {free_ms:?},{}", place(pods));
         }

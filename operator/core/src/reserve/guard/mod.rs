@@ -13,8 +13,8 @@ mod proof;
 use std::collections::BTreeSet;
 
 use crate::model::{
-    Class, NodeIndex, Order, PodPlacement, PodShape, Reserve, ReservedShape, Right, Running, Snapshot, UnitMs,
-    Units, Workload,
+    Class, NodeIndex, Order, PodPlacement, PodShape, Reserve, ReservedShape, Right, Running, Snapshot,
+    UnitMs, Units, Workload,
 };
 use crate::placement::Shapes;
 use proof::{Change, Proof};
@@ -28,8 +28,6 @@ pub(crate) struct Guard<'a> {
     pools: Vec<Pool<'a>>,
     /// For each node, its pool.
     pool_of: Vec<Option<usize>>,
-    /// Workloads that the proofs count already: they got a place, or one is kept for them.
-    counted: BTreeSet<usize>,
 }
 
 /// One reserve.
@@ -70,8 +68,7 @@ impl<'a> Guard<'a> {
                 }
             }
         }
-        let mut guard =
-            Self { snapshot, shapes, now_ms, pools: Vec::new(), pool_of, counted: BTreeSet::new() };
+        let mut guard = Self { snapshot, shapes, now_ms, pools: Vec::new(), pool_of };
         guard.pools = snapshot.reserves.iter().map(|reserve| guard.pool(reserve)).collect();
         guard
     }
@@ -102,7 +99,8 @@ impl<'a> Guard<'a> {
                 }
             }
         }
-        let begins = reserve.orders.iter().map(|order| order.from_ms).filter(|from_ms| *from_ms > self.now_ms);
+        let begins =
+            reserve.orders.iter().map(|order| order.from_ms).filter(|from_ms| *from_ms > self.now_ms);
         let times: BTreeSet<i64> = begins.chain([self.now_ms]).collect();
         let wanted = |at_ms: i64| {
             let runs = |order: &Order| order.from_ms <= at_ms && at_ms < order.until_ms;
@@ -187,13 +185,19 @@ impl<'a> Guard<'a> {
         if let Some(draw) = draw {
             self.spend(workload, draw);
         }
-        self.counted.insert(workload);
         true
     }
 
-    /// Whether the proofs count a workload already.
-    pub fn counts(&self, workload: usize) -> bool {
-        self.counted.contains(&workload)
+    /// Counts something that runs by a right as about to leave for one of a higher class, or not.
+    pub fn let_go(&mut self, running: usize, away: bool) {
+        self.pools.iter_mut().flat_map(|pool| &mut pool.proofs).for_each(|proof| proof.let_go(running, away));
+    }
+
+    /// Whether a workload's tenant draws on any reserve.
+    pub fn may_draw(&self, workload: usize) -> bool {
+        let tenant = self.snapshot.tenants.get(&self.snapshot.waiting[workload].tenant);
+        tenant
+            .is_some_and(|tenant| self.pools.iter().any(|pool| pool.reserve.classes.contains(&tenant.class)))
     }
 
     fn taken(&self, draw: &Draw) -> Vec<usize> {

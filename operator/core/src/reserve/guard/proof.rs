@@ -12,6 +12,8 @@ pub(super) struct Proof<'a> {
     shapes: &'a Shapes<'a>,
     /// What has left by this time, in milliseconds since 1970, is not in the way.
     pub by_ms: i64,
+    /// What of that which runs is not in the way, by index.
+    gone: Vec<bool>,
     /// The cluster with what stays, what is given in this cycle and stays, and what is promised.
     cluster: Cluster<'a>,
     /// What is promised, pod by pod, the largest first.
@@ -48,17 +50,25 @@ impl<'a> Proof<'a> {
         stays: impl Fn(usize) -> bool,
         wanted: &[ReservedShape],
     ) -> Self {
-        let gone = (0..snapshot.running.len()).filter(|at| !stays(*at));
+        let gone: Vec<bool> = (0..snapshot.running.len()).map(|at| !stays(at)).collect();
         let mut cluster = Cluster::new(snapshot, shapes, false);
-        gone.for_each(|at| cluster.release(at));
+        (0..gone.len()).filter(|at| gone[*at]).for_each(|at| cluster.release(at));
         let known = wanted.iter().filter(|shape| shape.shape < shapes.index_of.len());
         let pods = known.flat_map(|shape| (0..shape.count).map(|_| shape.shape));
         let mut promised: Vec<Promise> = pods.map(|of| Promise { of, kept: true, placed: None }).collect();
         let units = |of: usize| super::least_units(shapes, shapes.index_of[of]);
         promised.sort_by_key(|promise| (std::cmp::Reverse(units(promise.of)), promise.of));
-        let mut proof = Self { shapes, by_ms, cluster, promised };
+        let mut proof = Self { shapes, by_ms, gone, cluster, promised };
         proof.place(0..proof.promised.len());
         proof
+    }
+
+    /// Counts something that runs as about to leave, or as there again; what is put where it was has to be undone before.
+    pub fn let_go(&mut self, running: usize, away: bool) {
+        if self.gone[running] != away {
+            self.gone[running] = away;
+            if away { self.cluster.release(running) } else { self.cluster.restore(running) }
+        }
     }
 
     /// What is promised and has no place: shapes of the snapshot, with how many.

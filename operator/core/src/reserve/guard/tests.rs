@@ -11,7 +11,10 @@ fn world(gpus: usize, shapes: &[(&str, u32)]) -> Snapshot {
     let mut snapshot = cluster(1, &vec![h100(); gpus]);
     let shapes = shapes
         .iter()
-        .map(|(kind, count)| ReservedShape { shape: job(&mut snapshot, "shape", 1, kind).shape, count: *count })
+        .map(|(kind, count)| ReservedShape {
+            shape: job(&mut snapshot, "shape", 1, kind).shape,
+            count: *count,
+        })
         .collect();
     snapshot.tenants.insert("state".into(), Tenant { class: Class::Sovereign, ..Tenant::default() });
     snapshot.reserves.push(Reserve {
@@ -37,7 +40,8 @@ fn wait(snapshot: &mut Snapshot, tenant: &str, kind: &str) -> usize {
 fn at(snapshot: &Snapshot, gpu: u32, name: &str) -> Vec<PodPlacement> {
     let devices = &snapshot.gpus[gpu as usize].devices;
     let device = devices.iter().position(|device| device.name.ends_with(name)).unwrap();
-    let device = crate::model::DeviceIndex { gpu: crate::model::GpuIndex(gpu), device: u8::try_from(device).unwrap() };
+    let device =
+        crate::model::DeviceIndex { gpu: crate::model::GpuIndex(gpu), device: u8::try_from(device).unwrap() };
     vec![PodPlacement { node: NodeIndex(0), devices: vec![vec![device]] }]
 }
 

@@ -313,7 +313,7 @@ impl<'a> Engine<'a> {
             if units != admission.units {
                 return Err(about(format!("charged {} instead of {units} units", admission.units)));
             }
-            self.start(admission.workload, workload, admission.pods.clone(), units);
+            self.start(admission.workload, workload, admission.pods.clone(), units, admission.right.clone());
         }
         // From the last, so that positions stay true.
         for place in started.into_iter().rev() {
@@ -329,6 +329,7 @@ impl<'a> Engine<'a> {
         workload: Workload,
         pods: Vec<crate::model::PodPlacement>,
         units: Units,
+        right: crate::model::Right,
     ) {
         let (job, since_ms) = self.queue[place];
         // Should it be evicted, nothing is kept for it any more.
@@ -359,7 +360,7 @@ impl<'a> Engine<'a> {
             grace_ms: facts.grace_ms,
             leaves_ms: None,
             evictable: facts.evictable,
-            right: crate::model::Right::default(),
+            right,
             movable: facts.movable,
             topology: workload.topology,
         });

@@ -35,7 +35,7 @@ fn place(gpu: u32) -> PodPlacement {
 
 fn admission(workload: usize, gpus: &[u32]) -> Admission {
     let pods: Vec<_> = gpus.iter().map(|gpu| place(*gpu)).collect();
-    Admission { workload, units: 56 * pods.len() as u64, pods }
+    Admission { workload, units: 56 * pods.len() as u64, pods, right: crate::model::Right::default() }
 }
 
 fn position(snapshot: &Snapshot, key: &str) -> Option<usize> {
@@ -186,7 +186,12 @@ fn what_is_kept_for_a_job_is_told_to_the_next_plan() {
         let mut plan = crate::plan(snapshot, now_ms);
         kept.extend(snapshot.waiting.iter().map(|workload| workload.reserved.len()));
         if now_ms == 5 {
-            plan.reservations.push(Reservation { workload: 0, pods: vec![place(0)], free_ms: None });
+            plan.reservations.push(Reservation {
+                workload: 0,
+                pods: vec![place(0)],
+                free_ms: None,
+                right: crate::model::Right::default(),
+            });
         }
         plan
     };
