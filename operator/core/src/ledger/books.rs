@@ -155,7 +155,7 @@ impl Books {
                 entries.iter().filter(|entry| settled.iter().any(|list| list.contains(&entry.claim)));
             release.extend(counted.map(|entry| entry.claim.clone()));
         }
-        let mut draft = Draft { books: self, changed: BTreeMap::new() };
+        let mut draft = Draft { books: self, head: self.head(), changed: BTreeMap::new() };
         for (name, pool) in &facts.pools {
             draft.pool(&Subject::reserve(name), pool, facts)?;
         }
@@ -209,15 +209,6 @@ impl Books {
             None => first,
         })
     }
-
-    /// The month that something is counted in for `subject`, while `month` is the one that is open.
-    fn month_of(&self, subject: &Subject, month: Month) -> Month {
-        match self.head() {
-            // The chain has passed it.
-            Some(head) if (month, subject) <= head.place() => head.month.next(),
-            _ => month,
-        }
-    }
 }
 
 /// From when on a claim is still to be counted; none if it is counted wholly.
@@ -268,6 +259,7 @@ fn count(
 /// What is stored, with what is to be written.
 struct Draft<'a> {
     books: &'a Books,
+    head: Option<&'a Report>,
     changed: BTreeMap<(Month, Subject), Report>,
 }
 
@@ -283,6 +275,15 @@ impl Draft<'_> {
         }
     }
 
+    /// The month that something is counted in for `subject`, while `month` is the one that is open.
+    fn month_of(&self, subject: &Subject, month: Month) -> Month {
+        match self.head {
+            // The chain has passed it.
+            Some(head) if (month, subject) <= head.place() => head.month.next(),
+            _ => month,
+        }
+    }
+
     /// In the order of the chain: who is sealed has its predecessor stored by then.
     fn writes(self) -> Vec<Report> {
         self.changed.into_values().collect()
@@ -293,7 +294,7 @@ impl Draft<'_> {
         let now_ms = facts.now_ms;
         let this_month = Month::of(now_ms);
         let begin = |month: Month, pool: &Pool, at_ms: i64| {
-            let month = self.books.month_of(subject, month);
+            let month = self.month_of(subject, month);
             opened(subject, month, pool.going_on(at_ms.max(month.start_ms())))
         };
         let last = self.books.reports.get(subject).and_then(|reports| reports.values().next_back());
@@ -348,7 +349,7 @@ impl Draft<'_> {
             // Who has an open report goes on with it, even if an earlier month turns out to be open still.
             let month = match self.books.open(subject) {
                 Some(open) => open.month,
-                None => self.books.month_of(subject, month),
+                None => self.month_of(subject, month),
             };
             let last = self.books.last_sealed(subject, Some(month));
             let begun =
@@ -387,7 +388,7 @@ impl Draft<'_> {
         tenants: &BTreeMap<Subject, Vec<&Entry>>,
         now_ms: i64,
     ) -> Result<(), Overflow> {
-        let mut previous = self.books.head().map(|head| head.hash.clone()).unwrap_or_default();
+        let mut previous = self.head.map(|head| head.hash.clone()).unwrap_or_default();
         let all: Vec<Subject> = self.books.reports.keys().cloned().collect();
         for subject in &all {
             let Some(mut report) = self.get(month, subject).filter(|report| !report.sealed()).cloned() else {

@@ -50,6 +50,11 @@ impl Month {
         self.year
     }
 
+    /// Which of the year's it is, from 1.
+    pub fn number(self) -> u8 {
+        self.month
+    }
+
     /// Its first millisecond, since 1970.
     pub fn start_ms(self) -> i64 {
         let (year, month) = (i64::from(self.year), i64::from(self.month));

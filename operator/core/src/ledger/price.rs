@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use super::entry::LineKey;
 use super::month::Month;
 use super::report::{Amount, GPU_HOUR, Report, SubjectKind};
-use crate::model::{UNITS_PER_GPU, Units};
 
 /// Money: millionths of the currency's unit.
 pub type Micros = u64;
@@ -35,11 +34,6 @@ pub struct PricePlan {
 }
 
 impl PricePlan {
-    /// The price of a GPU's worth of a profile, if one partition of `units` costs `per_hour`.
-    pub fn of_partition(per_hour: Micros, units: Units) -> Micros {
-        nearest(u128::from(per_hour) * u128::from(UNITS_PER_GPU), units.max(1).into())
-    }
-
     /// The price of 56 units of a profile over an hour.
     pub fn of(&self, profile: &str) -> Micros {
         self.profiles.get(profile).copied().unwrap_or(self.per_gpu_hour)
@@ -247,7 +241,6 @@ mod tests {
 
     #[test]
     fn a_line_costs_what_it_used_less_what_is_credited() {
-        assert_eq!(PricePlan::of_partition(400_000, 8), 2_800_000, "seven of them are a GPU's worth");
         let cost = |used, credited| cost(Amount { used, credited }, 2_100_000);
         assert_eq!(cost(GPU_HOUR, 0), 2_100_000);
         assert_eq!(cost(GPU_HOUR, 3 * GPU_HOUR), -4_200_000);
