@@ -305,8 +305,8 @@ impl ClaimSource for FileClaims {
             if found.metadata.resource_version != claim.metadata.resource_version {
                 return Ok(false);
             }
-            let patch = end_patch(claim, end);
-            let written = patch["metadata"]["annotations"][names::ENDED].as_str().unwrap();
+            let merge = end_patch(claim, end);
+            let written = merge["metadata"]["annotations"][names::ENDED].as_str().unwrap();
             let annotations = found.metadata.annotations.get_or_insert_default();
             annotations.insert(names::ENDED.to_owned(), written.to_owned());
             fs::write(&path, serde_json::to_string(&found).unwrap())

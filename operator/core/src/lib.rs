@@ -13,6 +13,7 @@
 //! - [`audit`]: whether what is held can be held;
 //! - [`states`], [`policy`], [`learn`]: what a GPU can become, which place is best, and how that is learnt;
 //! - [`ledger`]: what was used, to the unit-millisecond, in reports that can be verified;
+//! - [`reserve`]: what a sovereign reserve is entitled to and what was delivered;
 //! - [`simulate`]: the same played on streams of jobs.
 
 mod audit;
@@ -26,6 +27,7 @@ pub mod model;
 mod placement;
 pub mod policy;
 mod queue;
+pub mod reserve;
 pub mod simulate;
 pub mod states;
 #[cfg(test)]
