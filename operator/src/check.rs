@@ -21,13 +21,21 @@ use crate::cli::CheckArgs;
 use crate::client::{connect, words};
 
 /// The policies without which a tenant could take devices by itself.
-const VALIDATING: [&str; 5] = [
+const VALIDATING: [&str; 10] = [
     "pods.vingt.dev",
     "gate-removal.vingt.dev",
     "claim-metadata.vingt.dev",
     "claim-status.vingt.dev",
     "slices.vingt.dev",
+    "tenant-class.vingt.dev",
+    "reserves.vingt.dev",
+    "reserve-status.vingt.dev",
+    "orders.vingt.dev",
+    "reports.vingt.dev",
 ];
+/// The kinds of the API.
+const KINDS: [&str; 6] =
+    ["trainingjobs", "inferencejobs", "tenants", "sovereignreserves", "sovereignorders", "usagereports"];
 /// The policy that puts the gate on.
 const MUTATING: &str = "gate.vingt.dev";
 /// How old a renewal of the lease may be.
@@ -63,10 +71,7 @@ pub async fn check(args: CheckArgs) -> anyhow::Result<()> {
 type Finding = Result<String, String>;
 
 async fn kinds(client: &Client) -> Finding {
-    let wanted: Vec<String> = ["trainingjobs", "inferencejobs", "tenants"]
-        .iter()
-        .map(|plural| format!("{plural}.{}", names::GROUP))
-        .collect();
+    let wanted: Vec<String> = KINDS.iter().map(|plural| format!("{plural}.{}", names::GROUP)).collect();
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for name in &wanted {
         let crd = api.get(name).await.map_err(|error| format!("{name}: {}", words(&error)))?;
