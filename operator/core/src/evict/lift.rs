@@ -230,7 +230,7 @@ impl Case for Group<'_, '_, '_> {
 
     fn suffices(&mut self, set: &[usize]) -> bool {
         let running = set.iter().map(|at| &self.lift.snapshot.running[self.of[*at]]);
-        if !self.lift.short.is_met_without(running, self.lift.tree) {
+        if !self.lift.short.is_met_without(&running, self.lift.tree) {
             return false;
         }
         self.lift_just(set);

@@ -42,7 +42,7 @@ impl Short {
     /// Whether nothing is lacking any more once these have left.
     pub fn is_met_without<'r>(
         &self,
-        victims: impl Iterator<Item = &'r Running> + Clone,
+        victims: &(impl Iterator<Item = &'r Running> + Clone),
         tree: &Tree<'_>,
     ) -> bool {
         self.0.iter().all(|(above, lacking)| {

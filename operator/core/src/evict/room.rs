@@ -238,7 +238,7 @@ impl<'a> Evictor<'a> {
         };
         let evictions = victims.iter().map(eviction).collect::<Option<Vec<_>>>()?;
         let gone = victims.iter().map(|at| &self.snapshot.running[*at]);
-        if !Short::of(by.tenant, units, &self.rights, tree)?.is_met_without(gone, tree) {
+        if !Short::of(by.tenant, units, &self.rights, tree)?.is_met_without(&gone, tree) {
             return None;
         }
         let (replacements, elsewhere) = (Vec::new(), Vec::new());

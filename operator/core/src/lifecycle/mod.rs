@@ -165,8 +165,12 @@ impl Leaving {
     pub const fn backs_off(self) -> bool {
         match self {
             Self::NotReady | Self::PlanLost | Self::ClaimTaken => true,
-            Self::Suspended | Self::Restart => false,
-            Self::Reclaimed | Self::Preempted | Self::Claimed | Self::Moved => false,
+            Self::Suspended
+            | Self::Restart
+            | Self::Reclaimed
+            | Self::Preempted
+            | Self::Claimed
+            | Self::Moved => false,
         }
     }
 

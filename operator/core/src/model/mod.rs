@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 pub use plan::{
     Admission, Eviction, EvictionReason, Plan, PodPlacement, Replacement, Reservation, Wait, WaitReason,
 };
-pub use reserve::{Class, Order, Reserve, ReservedShape};
+pub use reserve::{Class, Missing, Order, Reserve, ReservedShape};
 pub use settings::{PlacementPolicy, Settings};
 pub use workload::{
     DeviceRequest, Movable, NodeTerm, Operator, PodShape, Requirement, Right, Running, Toleration, Topology,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceIndex, NodeIndex, Right, UnitMs, Units};
+use super::{DeviceIndex, Missing, NodeIndex, Right, UnitMs, Units};
 
 /// What is to be done, and for everything else why not.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -22,6 +22,9 @@ pub struct Plan {
     pub reservations: Vec<Reservation>,
     /// Workloads that go on waiting, each with its reason.
     pub waits: Vec<Wait>,
+    /// What of the reserves can't be delivered at once then, though all left that can be asked.
+    #[serde(default)]
+    pub missing: Vec<Missing>,
 }
 
 /// Something that is asked to leave.

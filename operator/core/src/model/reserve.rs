@@ -32,9 +32,10 @@ pub struct Reserve {
     pub nodes: Vec<NodeIndex>,
     /// Whose workloads draw on it.
     pub classes: BTreeSet<Class>,
-    /// What can be claimed at once, besides what is claimed already.
+    /// What can be claimed at once, with what is claimed already.
     pub shapes: Vec<ReservedShape>,
-    /// How many times the shapes may be claimed while tokens last; 0 counts as 1.
+    /// How many times the shapes may be claimed while tokens last and there is room; only the first is kept deliverable.
+    /// 0 counts as 1.
     pub burst: u32,
     /// How long after it is asked to leave lent work may stay, in milliseconds.
     pub grace_ms: i64,
@@ -70,4 +71,13 @@ pub struct Order {
     pub from_ms: i64,
     /// When it ends, in milliseconds since 1970.
     pub until_ms: i64,
+}
+
+/// What is promised and can't be delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Missing {
+    /// Index into [`super::Snapshot::reserves`].
+    pub reserve: usize,
+    /// Of which shape, and how many.
+    pub shape: ReservedShape,
 }

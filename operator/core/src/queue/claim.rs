@@ -180,12 +180,16 @@ impl<'a> Cycle<'a> {
         let by_right = |at: &usize| self.snapshot.running[*at].right != Right::Ordinary;
         let displaced: Vec<usize> =
             room.evictions.iter().map(|eviction| eviction.running).filter(by_right).collect();
-        displaced.iter().for_each(|running| self.guard.let_go(*running, true));
+        for running in &displaced {
+            self.guard.let_go(*running, true);
+        }
         self.draws.insert(index, draw.clone());
         let kept = self.keep(index, tenant, Place { pods: room.pods.clone(), units: room.units });
         if kept.is_none() {
             room.who_leaves(self.snapshot, self.now_ms).for_each(|(running, _)| self.ends.ask(running, None));
-            displaced.iter().for_each(|running| self.guard.let_go(*running, false));
+            for running in &displaced {
+                self.guard.let_go(*running, false);
+            }
             self.draws.remove(&index);
             return None;
         }

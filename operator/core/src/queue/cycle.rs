@@ -150,6 +150,7 @@ impl<'a> Cycle<'a> {
         (plan.evictions, plan.replacements) =
             (std::mem::take(&mut self.evictions), std::mem::take(&mut self.replacements));
         plan.reservations = self.keeper.reservations();
+        plan.missing = self.guard.missing();
         let mut reasons = Reasons::new(snapshot, self.shapes, &mut self.cluster, &self.tree, &self.keeper);
         reasons.look_at(&obstacles);
         let wait = |(workload, obstacle)| Wait { workload, reason: reasons.of(workload, obstacle) };
@@ -172,8 +173,10 @@ impl<'a> Cycle<'a> {
         let mut first = Some(first);
         for index in reserved {
             let workload = &snapshot.waiting[index];
-            if workload.reserved_right == Right::Ordinary {
-                first.take().into_iter().for_each(|first| self.claim_first(first));
+            if workload.reserved_right == Right::Ordinary
+                && let Some(first) = first.take()
+            {
+                self.claim_first(first);
             }
             let Some(tenant) = self.tree.of_waiting(index).filter(|_| self.keeper.of(index).is_none()) else {
                 continue;
@@ -193,7 +196,9 @@ impl<'a> Cycle<'a> {
                 self.keep(index, tenant, place);
             }
         }
-        first.into_iter().for_each(|first| self.claim_first(first));
+        if let Some(first) = first {
+            self.claim_first(first);
+        }
     }
 
     fn units_of(&self, pods: &[PodPlacement]) -> Units {

@@ -13,8 +13,8 @@ mod proof;
 use std::collections::BTreeSet;
 
 use crate::model::{
-    Class, NodeIndex, Order, PodPlacement, PodShape, Reserve, ReservedShape, Right, Running, Snapshot,
-    UnitMs, Units, Workload,
+    Class, Missing, NodeIndex, Order, PodPlacement, PodShape, Reserve, ReservedShape, Right, Running,
+    Snapshot, UnitMs, Units, Workload,
 };
 use crate::placement::Shapes;
 use proof::{Change, Proof};
@@ -36,8 +36,8 @@ struct Pool<'a> {
     reserve: &'a Reserve,
     /// What may still be taken with others leaving.
     tokens: UnitMs,
-    /// Of the shapes, what is not claimed.
-    unclaimed: Vec<ReservedShape>,
+    /// Of the shapes, and of as many more as may be claimed while there is room, what is not claimed.
+    claimable: Vec<ReservedShape>,
     /// For each order, what of it is not running under it.
     unmet: Vec<Vec<ReservedShape>>,
     proofs: Vec<Proof<'a>>,
@@ -79,14 +79,16 @@ impl<'a> Guard<'a> {
     }
 
     fn pool(&self, reserve: &'a Reserve) -> Pool<'a> {
-        let mut unclaimed = reserve.shapes.clone();
+        let most = |shape: &ReservedShape| shape.count.saturating_mul(reserve.burst.max(1));
+        let mut claimable: Vec<ReservedShape> =
+            reserve.shapes.iter().map(|shape| ReservedShape { count: most(shape), ..*shape }).collect();
         let mut unmet: Vec<Vec<ReservedShape>> =
             reserve.orders.iter().map(|order| order.shapes.clone()).collect();
         for running in &self.snapshot.running {
             let Some(shape) = self.snapshot.shapes.get(running.shape) else { continue };
             let of = match &running.right {
                 Right::Ordinary => continue,
-                Right::Claimed => Some(&mut unclaimed),
+                Right::Claimed => Some(&mut claimable),
                 Right::Ordered(key) => {
                     reserve.orders.iter().position(|order| order.key == *key).map(|at| &mut unmet[at])
                 }
@@ -99,6 +101,16 @@ impl<'a> Guard<'a> {
                 }
             }
         }
+        // Only the first time round is proved.
+        let unclaimed: Vec<ReservedShape> = reserve
+            .shapes
+            .iter()
+            .zip(&claimable)
+            .map(|(all, left)| {
+                let claimed = most(all) - left.count;
+                ReservedShape { count: all.count.saturating_sub(claimed), ..*all }
+            })
+            .collect();
         let begins =
             reserve.orders.iter().map(|order| order.from_ms).filter(|from_ms| *from_ms > self.now_ms);
         let times: BTreeSet<i64> = begins.chain([self.now_ms]).collect();
@@ -111,28 +123,11 @@ impl<'a> Guard<'a> {
         let proof = |at_ms: i64| {
             // What is claimed now is there once those asked now have left; an order begins on time.
             let by_ms = if at_ms > self.now_ms { at_ms } else { at_ms.saturating_add(reserve.grace_ms) };
-            let stays = |at: usize| self.stays(reserve, &self.snapshot.running[at], at_ms, by_ms);
+            let stays = |at: usize| stays(reserve, &self.snapshot.running[at], at_ms, by_ms);
             Proof::of(self.snapshot, self.shapes, by_ms, stays, &wanted(at_ms))
         };
         let proofs = times.into_iter().map(proof).collect();
-        Pool { reserve, tokens: reserve.tokens, unclaimed, unmet, proofs }
-    }
-
-    /// Whether something that runs is there still at a time, though the room were needed.
-    fn stays(&self, reserve: &Reserve, running: &Running, at_ms: i64, by_ms: i64) -> bool {
-        let gone = |when_ms: Option<i64>| when_ms.is_some_and(|when_ms| when_ms <= by_ms);
-        if gone(running.ends_ms) || gone(running.leaves_ms) {
-            return false;
-        }
-        let by_right = match &running.right {
-            Right::Ordinary => false,
-            Right::Claimed => true,
-            // What runs under an order is as any other once the order has ended.
-            Right::Ordered(key) => {
-                reserve.orders.iter().any(|order| order.key == *key && order.until_ms > at_ms)
-            }
-        };
-        by_right || !running.evictable || running.grace_ms > reserve.grace_ms
+        Pool { reserve, tokens: reserve.tokens, claimable, unmet, proofs }
     }
 
     /// Whether a workload could not be asked to leave in time: then it goes only where every promise still holds.
@@ -141,11 +136,11 @@ impl<'a> Guard<'a> {
         least.is_some_and(|least| workload.lasting || workload.grace_ms > least)
     }
 
-    /// Shapes that are promised now and can't be delivered: each with how many are missing.
-    pub fn missing(&self) -> Vec<(usize, ReservedShape)> {
-        let of_pool = |(at, pool): (usize, &Pool<'a>)| {
+    /// What is promised now and can't be delivered.
+    pub fn missing(&self) -> Vec<Missing> {
+        let of_pool = |(reserve, pool): (usize, &Pool<'a>)| {
             let now = pool.proofs.first().into_iter().flat_map(Proof::missing);
-            now.map(move |shape| (at, shape)).collect::<Vec<_>>()
+            now.map(move |shape| Missing { reserve, shape }).collect::<Vec<_>>()
         };
         self.pools.iter().enumerate().flat_map(of_pool).collect()
     }
@@ -171,15 +166,13 @@ impl<'a> Guard<'a> {
                 let proof = &mut self.pools[pool].proofs[at];
                 let gone = ends_ms.is_some_and(|ends_ms| ends_ms <= proof.by_ms);
                 let takes = takes.as_deref().unwrap_or_default();
-                match proof.change(shape, if gone { &[] } else { pods }, takes) {
-                    Some(change) => changed.push((pool, at, change)),
-                    None => {
-                        for (pool, at, change) in changed.into_iter().rev() {
-                            self.pools[pool].proofs[at].undo(shape, change);
-                        }
-                        return false;
+                let Some(change) = proof.change(shape, if gone { &[] } else { pods }, takes) else {
+                    for (pool, at, change) in changed.into_iter().rev() {
+                        self.pools[pool].proofs[at].undo(shape, change);
                     }
-                }
+                    return false;
+                };
+                changed.push((pool, at, change));
             }
         }
         if let Some(draw) = draw {
@@ -202,7 +195,7 @@ impl<'a> Guard<'a> {
 
     fn taken(&self, draw: &Draw) -> Vec<usize> {
         let pool = &self.pools[draw.pool];
-        let of = draw.order.map_or(&pool.unclaimed, |order| &pool.unmet[order]);
+        let of = draw.order.map_or(&pool.claimable, |order| &pool.unmet[order]);
         draw.takes.iter().filter_map(|at| of.get(*at)).map(|shape| shape.shape).collect()
     }
 
@@ -214,7 +207,7 @@ impl<'a> Guard<'a> {
         }
         let of = match draw.order {
             Some(order) => &mut pool.unmet[order],
-            None => &mut pool.unclaimed,
+            None => &mut pool.claimable,
         };
         for at in &draw.takes {
             if let Some(shape) = of.get_mut(*at) {
@@ -255,7 +248,7 @@ impl<'a> Guard<'a> {
                 let takes = self.takes(workload, &pool.unmet[order]).filter(|_| begun)?;
                 return Some(draw(Right::Ordered(key.clone()), Some(order), takes));
             }
-            let takes = self.takes(workload, &pool.unclaimed)?;
+            let takes = self.takes(workload, &pool.claimable)?;
             let covered = self.cost(workload, pool.reserve) <= pool.tokens;
             covered.then(|| draw(Right::Claimed, None, takes))
         })
@@ -283,6 +276,21 @@ impl<'a> Guard<'a> {
         let shape = self.shapes.shape_of[workload];
         self.pools[draw.pool].proofs.first_mut()?.place_instead(shape, of, &takes)
     }
+}
+
+/// Whether something that runs is there still at a time, though the room were needed.
+fn stays(reserve: &Reserve, running: &Running, at_ms: i64, by_ms: i64) -> bool {
+    let gone = |when_ms: Option<i64>| when_ms.is_some_and(|when_ms| when_ms <= by_ms);
+    if gone(running.ends_ms) || gone(running.leaves_ms) {
+        return false;
+    }
+    let by_right = match &running.right {
+        Right::Ordinary => false,
+        Right::Claimed => true,
+        // What runs under an order is as any other once the order has ended.
+        Right::Ordered(key) => reserve.orders.iter().any(|order| order.key == *key && order.until_ms > at_ms),
+    };
+    by_right || !running.evictable || running.grace_ms > reserve.grace_ms
 }
 
 /// What the devices of a pod of a shape are charged at least.

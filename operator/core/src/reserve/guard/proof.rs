@@ -87,10 +87,10 @@ impl<'a> Proof<'a> {
         })
     }
 
-    /// Puts something there that stays, and ends the promises `takes` (shapes of the snapshot), which it takes; `None`,
+    /// Puts something there that stays, and ends the promises `ends` (shapes of the snapshot), which it takes; `None`,
     /// and nothing is changed, if fewer of the other promises would have places than now.
-    pub fn change(&mut self, shape: usize, pods: &[PodPlacement], takes: &[usize]) -> Option<Change> {
-        let taken = self.positions(takes, false);
+    pub fn change(&mut self, shape: usize, pods: &[PodPlacement], ends: &[usize]) -> Option<Change> {
+        let taken = self.positions(ends, false);
         for at in &taken {
             self.promised[*at].kept = false;
         }
@@ -137,14 +137,14 @@ impl<'a> Proof<'a> {
         self.put_back(before);
     }
 
-    /// A place for a workload instead of the promises `takes`, and what it is charged there.
+    /// A place for a workload instead of the promises `ends`, and what it is charged there.
     pub fn place_instead(
         &mut self,
         shape: usize,
         workload: &Workload,
-        takes: &[usize],
+        ends: &[usize],
     ) -> Option<(Vec<PodPlacement>, Units)> {
-        let taken = self.positions(takes, true);
+        let taken = self.positions(ends, true);
         let before = self.lift(&taken);
         let found = self.cluster.place_workload(shape, workload).map(|placed| {
             let place = (placed.pods.clone(), placed.units);
@@ -197,9 +197,9 @@ impl<'a> Proof<'a> {
     }
 
     /// For each shape one promise of it, first those that have places or those that have none.
-    fn positions(&self, takes: &[usize], placed_first: bool) -> BTreeSet<usize> {
+    fn positions(&self, ends: &[usize], placed_first: bool) -> BTreeSet<usize> {
         let mut taken = BTreeSet::new();
-        for shape in takes {
+        for shape in ends {
             let of = |at: &usize| {
                 let promise = &self.promised[*at];
                 promise.kept && promise.of == *shape && !taken.contains(at)

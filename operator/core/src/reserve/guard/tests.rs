@@ -85,7 +85,7 @@ fn what_can_be_asked_to_leave_in_time_is_in_nobodys_way() {
         snapshot.running.push(held);
         let shapes = Shapes::of(&snapshot);
         let guard = Guard::of(&snapshot, &shapes, 0);
-        let of: u32 = guard.missing().iter().map(|(_, shape)| shape.count).sum();
+        let of: u32 = guard.missing().iter().map(|missing| missing.shape.count).sum();
         assert_eq!(of, missing, "{:?}", snapshot.running[0]);
     }
 }
