@@ -79,6 +79,11 @@ pub enum Basis {
 }
 
 impl Basis {
+    /// Whether it is as anyone's.
+    pub fn is_ordinary(&self) -> bool {
+        *self == Self::Ordinary
+    }
+
     /// The word of the API.
     pub const fn as_str(self) -> &'static str {
         match self {

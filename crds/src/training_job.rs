@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::decision::DecidedDevice;
+use crate::decision::{Basis, DecidedDevice};
 use crate::gpu::GpuRequest;
 use crate::pod_template::PodTemplate;
 use crate::scheduling::{Evictions, ExpectedStart, TopologySpec, TrainingMove};
@@ -161,6 +161,9 @@ pub struct TrainingJobStatus {
     pub tenant: String,
     /// The nodes of the workers, in short.
     pub nodes: String,
+    /// By what right it was last admitted: `ordinary`, `claimed` or `ordered`.
+    #[serde(skip_serializing_if = "Basis::is_ordinary")]
+    pub basis: Basis,
     /// In words, why the job waits; empty when it doesn't.
     pub why: String,
     /// Since when it waits.

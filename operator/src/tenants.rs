@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vingt_core::model::{self, UNITS_PER_GPU};
-use vingt_crds::{Tenant, names};
+use vingt_core::model::{self, Class, UNITS_PER_GPU};
+use vingt_crds::{Tenant, TenantClass, names};
 
 use crate::quantity::Amount;
 use crate::world::{Key, Namespace, World};
@@ -87,10 +87,21 @@ pub fn limits(world: &World) -> BTreeMap<String, model::Tenant> {
         // A limit that does not parse lets nothing through rather than everything.
         limit: tenant.spec.limit_gpus.as_ref().map(|quantity| units(quantity).unwrap_or(0)),
         parent: tenant.spec.parent.clone(),
+        class: class(tenant.spec.class),
         weight: tenant.spec.weight,
         ..model::Tenant::default()
     };
     world.tenants.iter().map(|(key, object)| (key.name.clone(), tenant(object))).collect()
+}
+
+/// What a class is to the core.
+pub const fn class(class: TenantClass) -> Class {
+    match class {
+        TenantClass::Standard => Class::Standard,
+        TenantClass::Sme => Class::Sme,
+        TenantClass::Sovereign => Class::Sovereign,
+        TenantClass::Security => Class::Security,
+    }
 }
 
 /// Why the parent of a tenant counts as none, if it does.

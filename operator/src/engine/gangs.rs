@@ -17,7 +17,7 @@ use super::api::{Failure, Target, Writer};
 use super::bind::{self, BindClaim, OpenGate};
 use super::events::{Announcement, job_reference};
 use super::evict::Beneficiary;
-use super::pods::{one, reread};
+use super::pods::{basis, one, order_of, reread};
 use super::queue::remove_finalizer;
 use super::{Engine, ensure};
 use crate::jobs::facts::{self, Gang, GatedWorker, Holders, Sight, gang_workload};
@@ -98,7 +98,7 @@ impl Tracked {
                 requests: snapshot.shape_of(workload).resources.clone(),
             });
         }
-        self.record = Record::Admit(assignments);
+        self.record = Record::Admit(assignments, basis(&admission.right));
         self.pending = Some(pending);
     }
 
@@ -289,10 +289,11 @@ impl Engine {
                 tenant: status.tenant.clone(),
                 workload: workload.clone(),
                 start: now,
-                order: None,
+                order: order_of(&it.key, &it.job),
                 account: DecidedAccount {
                     profile: self.profile_of(&assignment.devices),
                     class: self.class_of(&status.tenant),
+                    basis: status.basis,
                     ..DecidedAccount::default()
                 },
             };
@@ -360,7 +361,7 @@ impl Engine {
         let workload = gang_workload(&it.key);
         let object = format!("{workload}/status");
         // What makes a plan, or lets go of it, is not written beside anything that follows from a plan.
-        let alone = matches!(it.record, Record::Admit(_) | Record::Finish(_) | Record::Clear);
+        let alone = matches!(it.record, Record::Admit(..) | Record::Finish(_) | Record::Clear);
         let free =
             if alone { self.free(&object) && self.free(&workload) } else { self.free_for_words(&object) };
         if !free {
@@ -413,7 +414,7 @@ impl Engine {
         new: &vingt_crds::TrainingJobStatus,
     ) {
         match &it.record {
-            Record::Admit(_) => self.metrics.decisions.with_label_values(&["TrainingJob"]).inc(),
+            Record::Admit(..) => self.metrics.decisions.with_label_values(&["TrainingJob"]).inc(),
             Record::Withdraw { reason, by: Some(_), .. } => self.count_eviction(*reason),
             Record::Withdraw { reason, .. } => {
                 self.metrics.take_backs.with_label_values(&[facts::leaving_reason(*reason)]).inc();

@@ -52,7 +52,7 @@ use accounts::Accounts;
 use events::{Announcement, Events};
 use moves::Moves;
 use past::Past;
-use running::{Asked, Place};
+use running::{Asked, KeptPlaces};
 
 /// How long changes are gathered before a cycle: many come at once.
 const GATHER: Duration = Duration::from_millis(20);
@@ -131,8 +131,8 @@ pub struct Engine {
     settings: watch::Receiver<Loaded>,
     /// What was asked to leave a moment ago, by workload.
     asked: BTreeMap<String, Asked>,
-    /// Places that the last plan keeps, by workload, and which of them it was.
-    kept: BTreeMap<String, (u32, Vec<Place>)>,
+    /// Places that the last plan keeps, by workload.
+    kept: BTreeMap<String, KeptPlaces>,
     /// What is remembered of moves.
     moves: Moves,
     /// What is known of the past of the tenants.

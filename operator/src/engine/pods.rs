@@ -9,8 +9,8 @@ use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;
-use vingt_core::model::{Admission, Snapshot, Workload};
-use vingt_crds::{DecidedAccount, DecidedDevice, DecisionRecord, TenantClass, names};
+use vingt_core::model::{Admission, Right, Snapshot, Workload};
+use vingt_crds::{Basis, DecidedAccount, DecidedDevice, DecisionRecord, TenantClass, TrainingJob, names};
 
 use super::Engine;
 use super::api::{Failure, Target, Writer};
@@ -76,6 +76,22 @@ pub(super) async fn reread(writer: &Writer, claims: &[Key], pods: &[Key], change
     }
 }
 
+/// A right as the ledger names it.
+pub(super) const fn basis(right: &Right) -> Basis {
+    match right {
+        Right::Ordinary => Basis::Ordinary,
+        Right::Claimed => Basis::Claimed,
+        Right::Ordered(_) => Basis::Ordered,
+    }
+}
+
+/// The order that a gang was admitted under.
+pub(super) fn order_of(key: &Key, job: &TrainingJob) -> Option<String> {
+    let basis = job.status.as_ref().map_or(Basis::Ordinary, |status| status.basis);
+    let name = job.spec.order.as_ref().filter(|_| basis == Basis::Ordered)?;
+    Some(format!("{}/{name}", key.namespace))
+}
+
 impl Engine {
     /// What a tenant is to the sovereign reserves.
     pub(super) fn class_of(&self, tenant: &str) -> TenantClass {
@@ -129,8 +145,12 @@ impl Engine {
                 tenant: workload.tenant.clone(),
                 workload: workload.key.clone(),
                 start,
-                order: None,
+                order: match &admission.right {
+                    Right::Ordered(order) => Some(order.clone()),
+                    Right::Ordinary | Right::Claimed => None,
+                },
                 account: DecidedAccount {
+                    basis: basis(&admission.right),
                     profile: profile(&profiles),
                     class: self.class_of(&workload.tenant),
                     ..DecidedAccount::default()

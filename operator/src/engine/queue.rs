@@ -18,6 +18,7 @@ use crate::jobs::facts::{self, gang_workload};
 use crate::jobs::objects;
 use crate::jobs::status::{INVALID, Record};
 use crate::snapshot::ask::{MAX_COUNT, class_selectors};
+use crate::snapshot::running::grace_of_gang;
 use crate::snapshot::{no_tenant, pods};
 use crate::tenants::Tenancy;
 use crate::world::{Key, node_terms, requests, tolerations};
@@ -66,6 +67,8 @@ impl Engine {
             avoid: status.avoid_nodes.iter().cloned().collect(),
             pods: spec.workers,
             lasting: !spec.preemptible,
+            grace_ms: grace_of_gang(job),
+            order: spec.order.as_ref().map(|name| format!("{}/{name}", key.namespace)),
             runs_ms: spec.active_deadline_seconds.map(|seconds| {
                 // What it has run already does not start anew.
                 let ran_ms = status

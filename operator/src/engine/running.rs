@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use vingt_core::model::{DeviceIndex, Plan, PodPlacement, PodShape, Snapshot};
+use vingt_core::model::{DeviceIndex, Plan, PodPlacement, PodShape, Right, Snapshot};
 use vingt_crds::{ConditionType, InferenceJob, TrainingJob};
 
 use super::Engine;
@@ -34,6 +34,17 @@ pub(super) struct Place {
     pub node: String,
     /// The devices of each request.
     pub devices: Vec<Vec<String>>,
+}
+
+/// The places that the last plan keeps for a workload.
+#[derive(Debug)]
+pub(super) struct KeptPlaces {
+    /// Which of the reservations it was.
+    pub rank: u32,
+    /// A place for each pod.
+    pub places: Vec<Place>,
+    /// As what the workload runs if it starts there.
+    pub right: Right,
 }
 
 impl Place {
@@ -167,8 +178,10 @@ impl Engine {
         let moving = self.move_places(members);
         for workload in &mut picture.snapshot.waiting {
             // A replica's place was promised when the move began: before all others.
-            let kept = self.kept.get(&workload.key).map(|(rank, places)| (rank + 1, places));
-            let Some((rank, places)) = moving.get(&workload.key).map(|places| (0, places)).or(kept) else {
+            let kept =
+                self.kept.get(&workload.key).map(|kept| (kept.rank + 1, &kept.places, kept.right.clone()));
+            let moved = moving.get(&workload.key).map(|places| (0, places, Right::Ordinary));
+            let Some((rank, places, right)) = moved.or(kept) else {
                 continue;
             };
             let placement = |place: &Place| -> Option<PodPlacement> {
@@ -183,6 +196,7 @@ impl Engine {
             if let Some(places) = places.iter().map(placement).collect() {
                 workload.reserved = places;
                 workload.reserved_rank = rank;
+                workload.reserved_right = right;
             }
         }
     }
@@ -191,7 +205,8 @@ impl Engine {
     pub(super) fn remember_places(&mut self, snapshot: &Snapshot, plan: &Plan) {
         let reservations = (0..).zip(&plan.reservations).map(|(rank, reservation)| {
             let places = reservation.pods.iter().map(|pod| Place::of(pod, snapshot)).collect();
-            (snapshot.waiting[reservation.workload].key.clone(), (rank, places))
+            let right = reservation.right.clone();
+            (snapshot.waiting[reservation.workload].key.clone(), KeptPlaces { rank, places, right })
         });
         self.kept = reservations.collect();
         self.metrics.reservations.set(i64::try_from(self.kept.len()).unwrap_or(i64::MAX));

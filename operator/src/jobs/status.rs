@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use vingt_core::lifecycle::{GangFacts, GangState, Leaving, Outcome};
-use vingt_crds::{Assignment, ConditionType, LastEviction, TrainingJob, TrainingJobStatus, set_condition};
+use vingt_crds::{
+    Assignment, Basis, ConditionType, LastEviction, TrainingJob, TrainingJobStatus, set_condition,
+};
 
 use super::facts::{Gang, leaving_reason, outcome_reason};
 
@@ -25,7 +27,7 @@ pub enum Record {
     /// It waits, and why.
     Waits(String),
     /// The plan.
-    Admit(Vec<Assignment>),
+    Admit(Vec<Assignment>, Basis),
     /// The plan is being taken back.
     Withdraw {
         /// Why.
@@ -105,8 +107,9 @@ fn enter(
 ) {
     match record {
         Record::Nothing | Record::Invalid(_) | Record::Waits(_) => {}
-        Record::Admit(assignments) => {
+        Record::Admit(assignments, basis) => {
             status.assignments.clone_from(assignments);
+            status.basis = *basis;
             status.admitted_at = Some(Time(now));
             status.first_admitted_at.get_or_insert(Time(now));
             let since = status.waiting_since.clone().unwrap_or(Time(now));
@@ -336,7 +339,8 @@ mod tests {
     #[test]
     fn a_gang_is_admitted_withdrawn_and_waits_again() {
         let mut job = job();
-        job.status = Some(next(&job, &Gang::default(), Some("p"), &Record::Admit(plan()), at(10)));
+        job.status =
+            Some(next(&job, &Gang::default(), Some("p"), &Record::Admit(plan(), Basis::Ordinary), at(10)));
         let status = job.status.clone().unwrap();
         assert_eq!(
             (status.state.as_str(), status.nodes.as_str(), &status.waiting_since),
@@ -365,7 +369,8 @@ mod tests {
         );
         assert_eq!(truth(&status, ConditionType::Admitted), Some(("False", "Waiting")));
 
-        job.status = Some(next(&job, &Gang::default(), Some("p"), &Record::Admit(plan()), at(500)));
+        job.status =
+            Some(next(&job, &Gang::default(), Some("p"), &Record::Admit(plan(), Basis::Ordinary), at(500)));
         let status = job.status.clone().unwrap();
         assert_eq!(truth(&status, ConditionType::Evicted), Some(("False", "Admitted")));
         let first = |status: &TrainingJobStatus| status.first_admitted_at.clone();
@@ -396,7 +401,8 @@ mod tests {
     fn a_gang_that_leaves_for_others_says_for_whom_and_queues_anew_unless_it_is_moved() {
         let mut job = job();
         job.status = Some(next(&job, &Gang::default(), Some("p"), &Record::Waits("why".into()), at(9)));
-        job.status = Some(next(&job, &Gang::default(), Some("p"), &Record::Admit(plan()), at(10)));
+        job.status =
+            Some(next(&job, &Gang::default(), Some("p"), &Record::Admit(plan(), Basis::Ordinary), at(10)));
         assert_eq!(job.status.as_ref().unwrap().queued_at, Some(Time(at(5))), "since it was made");
         let mut gang = Gang::default();
         gang.facts.planned = true;
@@ -419,7 +425,8 @@ mod tests {
         assert_eq!((status.withdrawals, status.queued_at.clone()), (0, None));
         assert_eq!(status.waiting_since, Some(Time(at(400))), "it waits, and is queued, since now");
         job.status = Some(status);
-        job.status = Some(next(&job, &Gang::default(), Some("p"), &Record::Admit(plan()), at(500)));
+        job.status =
+            Some(next(&job, &Gang::default(), Some("p"), &Record::Admit(plan(), Basis::Ordinary), at(500)));
         let status = job.status.clone().unwrap();
         assert_eq!(truth(&status, ConditionType::Preempted), Some(("False", "Admitted")));
         assert_eq!(

@@ -176,6 +176,8 @@ fn stage(
             .map_or_else(BTreeSet::new, |nodes| (*nodes).clone()),
         pods: 1,
         lasting: running::lasts(pod, server.map(AsRef::as_ref)),
+        grace_ms: pod.grace_ms,
+        order: running::order(key, pod, server.map(AsRef::as_ref)),
         ..Workload::default()
     };
     let shape = PodShape {

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::jiff::Timestamp;
 use vingt_core::model::{DeviceIndex, Gpu, Movable, NodeIndex, PodPlacement, Right, Running, Units};
 use vingt_crds::{
-    Basis, ConditionType, DecisionRecord, InferenceJob, ReplicaMove, TrainingJob, TrainingMove, names,
+    Basis, ConditionType, DecisionRecord, InferenceJob, ReplicaMove, TrainingJob, TrainingJobStatus,
+    TrainingMove, names,
 };
 
 use super::ask::{self, Ask, AskedDevices};
@@ -71,8 +72,7 @@ pub fn gang(key: &Key, job: &TrainingJob, tenant: &str, sight: Sight<'_>) -> Opt
         .filter(|condition| condition.status == "True")
         .map(|condition| condition.last_transition_time.0.as_millisecond());
     let checkpoint = job.spec.checkpoint.as_ref();
-    let grace_ms = checkpoint.map_or_else(|| grace_of_template(job), |checkpoint| checkpoint.grace_seconds);
-    let grace_ms = grace_ms.saturating_mul(1000);
+    let grace_ms = grace_of_gang(job);
     let deleted = members.gang(key).filter_map(|(_, pod)| world.pods.get(pod)?.leaves_ms).max();
     let told = job.metadata.deletion_timestamp.is_some() || job.spec.suspend;
     let leaves_ms = evicted
@@ -104,7 +104,7 @@ pub fn gang(key: &Key, job: &TrainingJob, tenant: &str, sight: Sight<'_>) -> Opt
         grace_ms,
         leaves_ms,
         evictable: may && job.spec.preemptible,
-        right: Right::default(),
+        right: right_of_gang(key, status, world, members),
         movable: match job.spec.moves() {
             TrainingMove::Restart if may => Movable::Restart,
             TrainingMove::Restart | TrainingMove::Never => Movable::No,
@@ -137,8 +137,18 @@ fn parse(text: &str, now_ms: i64) -> Option<i64> {
     Some(at.as_millisecond()).filter(|at_ms| *at_ms <= now_ms)
 }
 
-fn grace_of_template(job: &TrainingJob) -> i64 {
-    grace(&job.spec.template.0)
+/// How long the workers of a gang take to leave at the latest, in milliseconds.
+pub fn grace_of_gang(job: &TrainingJob) -> i64 {
+    let checkpoint = job.spec.checkpoint.as_ref();
+    let seconds =
+        checkpoint.map_or_else(|| grace(&job.spec.template.0), |checkpoint| checkpoint.grace_seconds);
+    seconds.saturating_mul(1000)
+}
+
+/// The order that a pod says it runs under.
+pub fn order(key: &Key, pod: &Pod, server: Option<&InferenceJob>) -> Option<String> {
+    let name = server.map_or_else(|| pod.marks.get(names::ORDER), |server| server.spec.order.as_ref());
+    name.map(|name| format!("{}/{name}", key.namespace))
 }
 
 fn grace(template: &serde_json::Value) -> i64 {
@@ -264,8 +274,24 @@ fn places(sight: Sight<'_>, pods: &[Named<'_>]) -> Option<(Vec<PodPlacement>, Un
     Some((placements, units))
 }
 
+/// By what right a gang holds its devices: its claims say it, and until they are written its status.
+fn right_of_gang(key: &Key, status: &TrainingJobStatus, world: &World, members: &Members) -> Right {
+    let pods = members.gang(key).filter_map(|(_, pod)| Some((pod, world.pods.get(pod)?)));
+    let names = pods.flat_map(|(pod, of)| {
+        of.claims.iter().filter_map(|claim| Some(Key::new(&pod.namespace, claim.claim.as_ref()?)))
+    });
+    let mut records = names.filter_map(|name| world.claims.get(&name)?.decision.as_ref().ok());
+    records.next().map_or_else(
+        || if status.basis == Basis::Claimed { Right::Claimed } else { Right::Ordinary },
+        right_of,
+    )
+}
+
 /// By what right a claim was decided.
 fn right_of(record: &DecisionRecord) -> Right {
+    if record.account.ordinary_from.is_some() {
+        return Right::Ordinary;
+    }
     match (record.account.basis, &record.order) {
         (Basis::Claimed, _) => Right::Claimed,
         (Basis::Ordered, Some(order)) => Right::Ordered(order.clone()),
