@@ -217,6 +217,7 @@ impl Brain {
                 load,
                 movable: self.setup.movable,
                 moves: self.setup.moves,
+                lives_known: !lives_alike(&self.setup),
             },
             weights: self.weights.clone(),
             seed: self.setup.seed.wrapping_mul(1_000_003).wrapping_add(self.learning * 1_009),

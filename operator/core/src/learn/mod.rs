@@ -2,10 +2,11 @@
 //! keeps a table that is wrong from doing harm.
 //!
 //! - [`mix`]: which jobs come, how long they live.
-//! - [`search`]: better weights for that mix, by playing it.
+//! - [`search`]: better weights for that mix, by playing it. - `basis`: in which directions.
 //! - [`shadow`]: what other policies would have placed.
 //! - [`brain`]: which table decides now. - [`played`]: all of it in a simulation.
 
+mod basis;
 pub mod brain;
 pub mod mix;
 pub mod played;

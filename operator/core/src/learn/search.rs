@@ -8,6 +8,8 @@ use crate::policy::{Features, Values};
 use crate::simulate::{Counts, Phase, Player, Random, Table, Trace, run};
 use crate::states::Space;
 
+use super::basis::Basis;
+
 /// What is played.
 #[derive(Clone, Debug)]
 pub struct Problem {
@@ -29,6 +31,9 @@ pub struct Problem {
     pub movable: f64,
     /// Moves for each placed job.
     pub moves: f64,
+    /// Whether demands differ in how long their jobs live. Promises are then more, and overlap more: weights are
+    /// tried together. (Where they do not, this found no more than trying each for itself.)
+    pub lives_known: bool,
 }
 
 /// How long it may take.
@@ -45,12 +50,13 @@ pub struct Effort {
 impl Effort {
     /// About a second of one core without moves, a few with.
     pub const ONLINE: Self = Self { generations: 12, population: 20, arrivals: 30_000 };
-    /// Some ten times that.
-    pub const THOROUGH: Self = Self { generations: 40, population: 32, arrivals: 80_000 };
 }
 
 /// How far the first candidates are from the start, over all weights, where the start has length 1.
 const SPREAD: f64 = 0.5;
+
+/// The same where weights are tried together. (.25 found less, .5 as much within chance.)
+const SPREAD_TOGETHER: f64 = 0.8;
 
 /// How far the centre goes towards the best of a round, and how much of its width comes from them.
 const PACE: f64 = 0.6;
@@ -77,23 +83,25 @@ impl Problem {
     /// Weights that place more than `start`, as far as they were found with `effort`.
     #[allow(clippy::cast_precision_loss)] // numbers of features and candidates
     pub fn improve(&self, start: &[f64], effort: Effort, seed: u64) -> Vec<f64> {
-        let scale = self.features.deviations();
+        let (basis, spread) = if self.lives_known {
+            (Basis::of_choices(self, start, seed), SPREAD_TOGETHER)
+        } else {
+            (Basis::of_deviations(&self.features), SPREAD)
+        };
         let mut random = Random::new(seed);
-        let mut centre: Vec<f64> = start.iter().zip(&scale).map(|(weight, scale)| weight * scale).collect();
+        let mut centre = basis.point(start);
         let length = centre.iter().map(|x| x * x).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
         for x in &mut centre {
             *x /= length;
         }
-        let mut width = vec![SPREAD / (centre.len() as f64).sqrt(); centre.len()];
-        let unscaled =
-            |point: &[f64]| point.iter().zip(&scale).map(|(x, scale)| x / scale).collect::<Vec<f64>>();
+        let mut width = vec![spread / (centre.len() as f64).sqrt(); centre.len()];
         for generation in 0..effort.generations {
             let trace = self.trace(seed.wrapping_add(1 + generation as u64), effort.arrivals);
             let mut tried: Vec<(f64, Vec<f64>)> = (0..effort.population)
                 .map(|_| {
                     let point: Vec<f64> =
                         centre.iter().zip(&width).map(|(x, width)| x + width * random.normal()).collect();
-                    let table = Table::of_values(&self.space, self.values(&unscaled(&point)));
+                    let table = Table::of_values(&self.space, self.values(&basis.weights(&point)));
                     (self.play(&table, &trace).acceptance(&self.worth), point)
                 })
                 .collect();
@@ -107,6 +115,6 @@ impl Problem {
                 *width = (PACE * variance + (1.0 - PACE) * *width * *width).sqrt();
             }
         }
-        unscaled(&centre)
+        basis.weights(&centre)
     }
 }

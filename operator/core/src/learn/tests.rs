@@ -87,6 +87,7 @@ fn problem() -> Problem {
         load: 240.0,
         movable: 1.0,
         moves: 0.0,
+        lives_known: false,
     }
 }
 
