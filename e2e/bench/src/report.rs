@@ -95,6 +95,12 @@ impl Baseline {
         Estimate { mean: 100.0 * ratio, half_width: Estimate::of(&rest).half_width }
     }
 
+    /// By how much more of the gap `row` closes than `other`, in points, for each seed.
+    pub fn lead(&self, row: &Row, other: &Row) -> Vec<f64> {
+        let gap = self.top.acceptance().mean - self.best.acceptance().mean;
+        row.acceptances().iter().zip(other.acceptances()).map(|(a, b)| 100.0 * (a - b) / gap).collect()
+    }
+
     /// Prints rows, and returns them as JSON.
     pub fn print<'a>(&self, rows: impl IntoIterator<Item = &'a Row>) -> Vec<Value> {
         println!(
