@@ -1,6 +1,8 @@
 //! The kinds hold whole what the core keeps: the API server drops fields that
 //! a schema does not have, and a report that lacks one has another hash.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use vingt_core::ledger::{

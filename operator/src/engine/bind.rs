@@ -312,6 +312,7 @@ pub async fn open_gates(
 
 /// A decision on a claim that is taken back.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the claim")]
 pub struct Undo {
     key: Key,
     uid: String,

@@ -81,7 +81,7 @@ impl Ends {
         let node = world.nodes.get(&Key::new("", &record.node));
         let lost_ms = match node {
             None => {
-                let gone = self.gone.entry(record.node.clone()).or_insert((now_ms, true));
+                let gone = self.gone.entry(record.there.clone()).or_insert((now_ms, true));
                 gone.1 = true;
                 Some(gone.0)
             }
@@ -169,7 +169,7 @@ mod tests {
         let looks = looks.iter().map(|(now_ms, claim, node, pod)| {
             let mut world = World::default();
             list::<Claim>(&mut world, [claim.clone()]);
-            list::<Node>(&mut world, node.clone());
+            list::<Node>(&mut world, there.clone());
             list::<Pod>(&mut world, pod.clone());
             let key = Key::new("p", "c");
             let said = ends.look(&key, world.claims.get(&key).unwrap(), &world, *now_ms);
@@ -190,12 +190,12 @@ mod tests {
 
     #[test]
     fn an_agent_has_its_time_and_then_the_rule_holds() {
-        let (node, none) = (Some(node("True")), json!({}));
+        let (there, none) = (Some(node("True")), json!({}));
         let looks = [
-            (10_000, claim(&none, true), node.clone(), Some(pod(Some("n")))),
-            (20_000, claim(&none, false), node.clone(), None),
-            (319_999, claim(&none, false), node.clone(), None),
-            (320_000, claim(&none, false), node.clone(), None),
+            (10_000, claim(&none, true), there.clone(), Some(pod(Some("n")))),
+            (20_000, claim(&none, false), there.clone(), None),
+            (319_999, claim(&none, false), there.clone(), None),
+            (320_000, claim(&none, false), there.clone(), None),
         ];
         assert_eq!(said(&looks), [End::Open, End::Due(320_000), End::Due(320_000), End::ByRule(20_000)]);
         // First seen when it is over: a pod may have had it.
@@ -217,11 +217,11 @@ mod tests {
 
     #[test]
     fn what_reached_no_node_is_settled_soon() {
-        let (node, none) = (Some(node("True")), json!({}));
+        let (there, none) = (Some(node("True")), json!({}));
         let looks = [
-            (10_000, claim(&none, true), node.clone(), Some(pod(None))),
-            (20_000, claim(&none, false), node.clone(), None),
-            (35_000, claim(&none, false), node, None),
+            (10_000, claim(&none, true), there.clone(), Some(pod(None))),
+            (20_000, claim(&none, false), there.clone(), None),
+            (35_000, claim(&none, false), there, None),
         ];
         assert_eq!(said(&looks), [End::Open, End::Due(35_000), End::ByRule(20_000)]);
     }

@@ -1,5 +1,6 @@
 //! A use of a claim as an entry of the books.
 
+use k8s_openapi::jiff::Timestamp;
 use vingt_core::ledger::{Basis, Entry};
 use vingt_core::model::Class;
 use vingt_crds::{DecisionRecord, TenantClass};
@@ -33,7 +34,7 @@ pub fn entry(claim: &Claim, record: &DecisionRecord, end: End) -> Entry {
             vingt_crds::Basis::Claimed => Basis::Claimed,
             vingt_crds::Basis::Ordered => Basis::Ordered,
         },
-        ordinary_from_ms: account.ordinary_from.map(|from| from.as_millisecond()),
+        ordinary_from_ms: account.ordinary_from.map(Timestamp::as_millisecond),
         start_ms: record.start.as_millisecond(),
         end_ms,
         by_rule,

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use vingt_core::model::{
-    EvictionReason, Movable, Plan, PodPlacement, Reservation, Right, Running, Settings, Snapshot, UnitMs, Workload,
+    EvictionReason, Movable, Plan, PodPlacement, Reservation, Right, Running, Settings, Snapshot, UnitMs,
+    Workload,
 };
 
 use super::ledger::Ledger;
@@ -281,9 +282,9 @@ fn lost(victim: &Running, now_ms: i64) -> UnitMs {
 
 fn moves_are_few(snapshot: &Snapshot, plan: &Plan) -> Verdict {
     let restarts = plan.evictions.iter().filter(|eviction| eviction.reason == EvictionReason::Moved);
-    let moves = restarts.count() + plan.replacements.len();
-    if moves > snapshot.moves_left as usize {
-        return broken(Rule::Evictions, format!("{moves} moves, of {} left", snapshot.moves_left));
+    let count = restarts.count() + plan.replacements.len();
+    if count > snapshot.moves_left as usize {
+        return broken(Rule::Evictions, format!("{count} moves, of {} left", snapshot.moves_left));
     }
     for eviction in plan.evictions.iter().filter(|eviction| eviction.reason == EvictionReason::Moved) {
         let mut ledger = leavers_gone(snapshot, plan);

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use vingt_core::model::{
-    Device, DeviceIndex, DeviceRequest, DeviceSet, Gpu, NodeTerm, Operator, PodPlacement, PodShape,
-    Requirement, Resources, Running, Settings, Snapshot, Tenant, Toleration, Topology, Workload,
+    Class, Device, DeviceIndex, DeviceRequest, DeviceSet, Gpu, NodeTerm, Operator, PodPlacement, PodShape,
+    Requirement, Resources, Right, Running, Settings, Snapshot, Tenant, Toleration, Topology, Workload,
 };
 
 use super::scenario::{ASKED, JobSpec, SHARE};
@@ -96,6 +96,7 @@ impl World {
             topology: near.map(on_one_rack),
             reserved: job.reserved.clone(),
             reserved_rank: job.reserved_rank,
+            ..Workload::default()
         }
     }
 
@@ -118,6 +119,7 @@ impl World {
             grace_ms: i64::from(grace_s) * 1000,
             leaves_ms: run.leaves_ms.map(|(_, at_the_latest_ms)| at_the_latest_ms).or(swapped_ms),
             evictable,
+            right: Right::Ordinary,
             movable,
             topology: near.map(on_one_rack),
         }
@@ -131,6 +133,7 @@ impl World {
                 parent: spec.under.map(|under| format!("t{under}")),
                 guaranteed: u64::from(tenant.guaranteed) * SHARE,
                 limit: self.limit(at),
+                class: Class::Standard,
                 weight: spec.weight.into(),
                 used: held[at],
                 lasting: 0,
