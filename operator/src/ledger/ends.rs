@@ -81,7 +81,7 @@ impl Ends {
         let node = world.nodes.get(&Key::new("", &record.node));
         let lost_ms = match node {
             None => {
-                let gone = self.gone.entry(record.there.clone()).or_insert((now_ms, true));
+                let gone = self.gone.entry(record.node.clone()).or_insert((now_ms, true));
                 gone.1 = true;
                 Some(gone.0)
             }
@@ -169,7 +169,7 @@ mod tests {
         let looks = looks.iter().map(|(now_ms, claim, node, pod)| {
             let mut world = World::default();
             list::<Claim>(&mut world, [claim.clone()]);
-            list::<Node>(&mut world, there.clone());
+            list::<Node>(&mut world, node.clone());
             list::<Pod>(&mut world, pod.clone());
             let key = Key::new("p", "c");
             let said = ends.look(&key, world.claims.get(&key).unwrap(), &world, *now_ms);
