@@ -13,6 +13,7 @@ mod dump;
 mod gangs;
 mod geometry;
 mod http;
+mod ledger;
 mod manifests;
 mod nodes;
 mod operator_crash;
@@ -52,6 +53,7 @@ fn main() {
         operator_crash::trials(&suite),
         scheduling::trials(&suite),
         policies::trials(&suite),
+        ledger::trials(&suite),
         bad_input::trials(&suite),
         gangs::trials(&suite),
         agents::trials(&suite),

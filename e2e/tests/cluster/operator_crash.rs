@@ -1,7 +1,7 @@
 //! The operator dies by `kill -9` before its first write and after each of its
 //! writes, from the creation of a gang and a pod to their end: the gang is
-//! whole or not there, nothing is given out twice, and all goes on after the
-//! restart. It has a lab of its own, whose operator talks through a proxy that
+//! whole or not there, nothing is given out twice, what is billed is what was
+//! allocated, and all goes on after the restart. It has a lab of its own, whose operator talks through a proxy that
 //! knows its writes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +19,7 @@ use vingt_e2e::{Lab, LabConfig, wait_for};
 
 use crate::audit::Auditor;
 use crate::dump;
+use crate::ledger::Seen;
 use crate::manifests::{self, job};
 use crate::space::{SOON, Space, gated};
 use crate::suite::{Suite, start};
@@ -51,7 +52,9 @@ async fn in_lab(lab: &Lab) -> Result<()> {
     let auditor = Auditor::new(lab.admin(), folders.collect());
     let watch = tokio::spawn(auditor.clone().watch());
     let space = Space::make(lab, &auditor, "cut", vec![0], Some("")).await?;
-    let walked = walk(&space).await;
+    let (seen, counting) = Seen::watch(lab.admin());
+    let walked = walk(&space, &seen).await;
+    counting.abort();
     if walked.is_err() {
         eprintln!("{}", dump::of(&space).await);
     }
@@ -59,7 +62,7 @@ async fn in_lab(lab: &Lab) -> Result<()> {
     walked.and(space.remove().await)
 }
 
-async fn walk(space: &Space<'_>) -> Result<()> {
+async fn walk(space: &Space<'_>, seen: &Seen) -> Result<()> {
     let proxy = space.lab.cut_proxy().context("a lab without proxy")?;
     let started = Instant::now();
     let mut cuts = 0;
@@ -68,12 +71,15 @@ async fn walk(space: &Space<'_>) -> Result<()> {
     let first = [(1, Side::Before)];
     for (nth, side) in first.into_iter().chain((1..=TOO_MANY).map(|nth| (nth, Side::After))) {
         let what = format!("killed {side:?} write {nth}");
-        let cut = once(space, proxy, nth, side).await.with_context(|| what)?;
+        let cut = once(space, proxy, nth, side).await.with_context(|| what.clone())?;
+        seen.compare(&space.admin, &space.name).await.with_context(|| what)?;
         let Some(write) = cut else {
             let seconds = started.elapsed().as_secs_f64();
             let looks = space.auditor.seen().0;
             eprintln!("          {cuts} cut points walked in {seconds:.0} s, audited {looks} times");
-            ensure!(cuts >= 15, "only {cuts} writes for a gang of four and a pod");
+            let (uses, unit_ms) = seen.compare(&space.admin, &space.name).await?;
+            eprintln!("          {uses} uses, {unit_ms} unit-ms billed and allocated, difference 0");
+            ensure!(cuts >= 20, "only {cuts} writes for a gang of four and a pod");
             return Ok(());
         };
         cuts += 1;

@@ -279,6 +279,9 @@ async fn nothing_left(space: &Space<'_>) -> Result<()> {
         }
     }
     for claim in Api::<ResourceClaim>::all(client.clone()).list(&all).await?.items {
+        if claim.finalizers().iter().any(|finalizer| finalizer == names::LEDGER_FINALIZER) {
+            left.push(format!("claim {} waits for a ledger", claim.name_any()));
+        }
         if claim.annotations().contains_key(names::DECISION) {
             left.push(format!("claim {} has a decision record", claim.name_any()));
         }
