@@ -88,13 +88,17 @@ impl Year {
         let today = now.as_millisecond().div_euclid(DAY_MS);
         let length = i64::from(window.length.clamp(1, 400));
         let past = |day: i64| window.days.get(&day.to_string()).cloned().unwrap_or_default();
+        // The core lets this stand for the time before the first day.
+        let before = u64::try_from(u128::from(window.before) * 86_400_000 / 1_000_000).unwrap_or(u64::MAX);
         let paced: u64 = (today - PACE_DAYS..today).map(|day| past(day).claimed).fold(0, u64::saturating_add);
         // Of a reserve that is younger, the mean of the days that it has.
         let known = window.days.keys().filter_map(|day| day.parse::<i64>().ok()).min().unwrap_or(today);
         let days = (today - known).clamp(1, PACE_DAYS);
         let pace = paced / days.unsigned_abs();
         let day_of = |day: i64| {
-            if day <= today {
+            if day < known {
+                (before, 0, 0)
+            } else if day <= today {
                 let day = past(day);
                 (day.entitled.whole, day.claimed, day.ordered)
             } else {
@@ -202,6 +206,12 @@ pub mod tests {
         let claimed: u64 = year.weeks[..53].iter().map(|week| week.claimed).sum();
         assert_eq!(claimed, 28 * GPU_DAY, "nothing is lost");
         assert_eq!(year.weeks[0].entitled, 0, "there was no reserve");
+        let mut older = reserve(now);
+        let window = &mut older.status.as_mut().unwrap().account.as_mut().unwrap().window;
+        window.before = 64 * 56 * 50_000;
+        let year = Book::of(&older, &orders, now).year.unwrap();
+        assert_eq!(year.weeks[0].entitled, 7 * 64 * GPU_DAY / 20, "what stands for the time before");
+        let year = Book::of(&reserve(now), &orders, now).year.unwrap();
         let next = year.weeks[53];
         assert_eq!((next.from, next.to_come), (date(2026, 11, 25), true));
         assert_eq!(next.claimed, 7 * GPU_DAY, "at the pace of the last 28 days");

@@ -58,7 +58,10 @@ pub fn book(book: &Book, now: Timestamp, zone: &TimeZone, screen: Screen) -> Str
                 proof.missing
             ),
         ),
-        None => lines.say("now", "not looked at yet: is the operator running?"),
+        None if status.observed_generation.is_none() => {
+            lines.say("now", "not looked at yet: is the operator running?");
+        }
+        None => {}
     }
     let mut label = "claim now";
     for shape in &status.claimable {
