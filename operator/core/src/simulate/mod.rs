@@ -4,7 +4,8 @@
 //! - [`replay`]: a stream of jobs through the whole planner. - [`jobs`], [`fleet`], [`sample`]: lists of jobs and clusters for it.
 //! - [`forecast`]: when what waits is likely to start.
 //! - [`trace`], [`openb`]: streams of jobs. - [`loss`]: how a run goes. - [`player`]: a cluster under a policy.
-//! - [`repack`]: the ceiling. - [`stats`]: means with intervals. - [`cards`]: geometries to play with.
+//! - [`year`]: a year with a sovereign reserve. - [`cards`]: geometries to play with.
+//! - [`repack`]: the ceiling. - [`stats`]: means with intervals.
 
 pub mod cards;
 pub mod fleet;
@@ -19,6 +20,7 @@ pub mod replay;
 pub mod sample;
 pub mod stats;
 pub mod trace;
+pub mod year;
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@
 mod check;
 mod engine;
 mod outcome;
-mod world;
+pub(super) mod world;
 
 #[cfg(test)]
 mod tests;

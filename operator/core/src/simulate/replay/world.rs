@@ -8,7 +8,11 @@ use crate::model::{
 use super::{JobOutcome, Point};
 
 /// Takes the devices and the node's resources for pods of `shape`; says what does not fit.
-pub(super) fn hold(snapshot: &mut Snapshot, pods: &[PodPlacement], shape: usize) -> Result<Units, String> {
+pub(in crate::simulate) fn hold(
+    snapshot: &mut Snapshot,
+    pods: &[PodPlacement],
+    shape: usize,
+) -> Result<Units, String> {
     let mut units: Units = 0;
     for pod in pods {
         for device in pod.devices.iter().flatten() {
@@ -39,7 +43,7 @@ fn hold_device(snapshot: &mut Snapshot, device: DeviceIndex) -> Result<Units, St
 }
 
 /// Gives back what [`hold`] took.
-pub(super) fn release(snapshot: &mut Snapshot, pods: &[PodPlacement], shape: usize) {
+pub(in crate::simulate) fn release(snapshot: &mut Snapshot, pods: &[PodPlacement], shape: usize) {
     for pod in pods {
         for device in pod.devices.iter().flatten() {
             let Some(gpu) = snapshot.gpus.get_mut(device.gpu.0 as usize) else { continue };
@@ -58,7 +62,7 @@ pub(super) fn release(snapshot: &mut Snapshot, pods: &[PodPlacement], shape: usi
 }
 
 /// What the devices of a pod are charged.
-pub(super) fn units_of(snapshot: &Snapshot, pod: &PodPlacement) -> Units {
+pub(in crate::simulate) fn units_of(snapshot: &Snapshot, pod: &PodPlacement) -> Units {
     let units = |device: &DeviceIndex| {
         let gpu = snapshot.gpus.get(device.gpu.0 as usize);
         gpu.and_then(|gpu| gpu.devices.get(usize::from(device.device))).map_or(0, |device| device.units)
@@ -141,7 +145,7 @@ pub(super) fn story(snapshot: &Snapshot, workload: &Workload) -> JobOutcome {
 }
 
 /// When progress was last saved, of something admitted then that saves it whenever it has run `every_ms`.
-pub(super) fn saved_ms(running: &Running, every_ms: Option<i64>, now_ms: i64) -> Option<i64> {
+pub(in crate::simulate) fn saved_ms(running: &Running, every_ms: Option<i64>, now_ms: i64) -> Option<i64> {
     let every = every_ms.filter(|every| *every > 0)?;
     let ran = now_ms.saturating_sub(running.admitted_ms);
     (ran >= every).then(|| running.admitted_ms + ran / every * every)
