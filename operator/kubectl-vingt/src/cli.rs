@@ -4,6 +4,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::api::{ConnectArgs, online};
+use crate::attest::{self, AttestArgs};
+use crate::bill::{self, BillArgs};
 use crate::live;
 use crate::order::{self, OrderArgs};
 use crate::reserve::{self, ReserveArgs};
@@ -37,6 +39,10 @@ enum Command {
     Reserve(ReserveArgs),
     /// Play jobs against the planner: what if?
     Simulate(SimulateArgs),
+    /// Verify the usage reports of a year, and tell what the reserves delivered
+    Attest(AttestArgs),
+    /// Tell what tenants owe
+    Bill(BillArgs),
     /// Print what the operator decides from, for `simulate --snapshot`
     Snapshot {
         /// Where the operator is
@@ -66,6 +72,8 @@ pub fn main() -> anyhow::Result<()> {
             online(&cli.connect, async |cluster| reserve::run(&cluster, &args, screen).await)
         }
         Command::Simulate(args) => simulate::run(&args, &cli.connect, screen),
+        Command::Attest(args) => attest::run(&args, &cli.connect, screen),
+        Command::Bill(args) => bill::run(&args, &cli.connect, screen),
         Command::Snapshot { operator_namespace } => online(&cli.connect, async |cluster| {
             let recorded = live::fetch(&cluster.client, &operator_namespace).await?;
             println!("{}", serde_json::to_string(&recorded)?);

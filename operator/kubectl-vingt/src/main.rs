@@ -1,6 +1,8 @@
 //! The binary `kubectl-vingt`; kubectl finds it as `kubectl vingt`.
 
 mod api;
+mod attest;
+mod bill;
 mod cli;
 mod lines;
 mod live;
