@@ -7,8 +7,7 @@ use super::keep::{Keeper, Kept};
 use super::order::{Order, Passed};
 use super::reason::{Obstacle, Reasons};
 use super::tree::{Tightest, Tree};
-use super::way::Load;
-use crate::evict::{Evictor, Room, Wanted};
+use crate::evict::Evictor;
 use crate::model::{
     Admission, Eviction, Plan, PodPlacement, Replacement, Right, Snapshot, Units, Wait, Workload,
 };
@@ -55,19 +54,19 @@ pub(super) struct Cycle<'a> {
     pub(super) keeper: Keeper,
     pub(super) ends: Ends<'a>,
     /// Tenants under whose limit units are kept for somebody.
-    held_back: Vec<bool>,
+    pub(super) held_back: Vec<bool>,
     /// What each tenant may hold more that may not be stopped for others.
     left_to_last: Vec<Units>,
     /// Tenants of which one that has waited long goes on waiting.
     passed_over: Vec<bool>,
     /// Whether one that is ahead waits until less is kept.
-    overtaken: bool,
+    pub(super) overtaken: bool,
     /// By shape and by what was open: the least number of pods that did not fit into what is kept.
     no_backfill: BTreeMap<(usize, Vec<usize>), u32>,
     /// Once somebody may have to leave or to move for others.
     pub(super) evictor: Option<Evictor<'a>>,
     pub(super) evictions: Vec<Eviction>,
-    replacements: Vec<Replacement>,
+    pub(super) replacements: Vec<Replacement>,
     /// What is promised by the reserves.
     pub(super) guard: Guard<'a>,
     /// Who takes what was promised, of those for whom a place is kept.
@@ -465,112 +464,5 @@ impl<'a> Cycle<'a> {
             self.no_backfill.insert(known, workload.pods);
         }
         started.ok()
-    }
-
-    /// Makes room for a workload that has none: keeps a place that becomes free, so that it starts there.
-    fn make_room(&mut self, index: usize, tenant: usize, needs: Units, waited: bool) -> Option<usize> {
-        if let Some(kept) = self.keep_what_becomes_free(index, tenant, true) {
-            return Some(kept);
-        }
-        if let Some(kept) = self.ask_for_room(index, tenant, needs, false) {
-            return Some(kept);
-        }
-        let drains = u32::try_from(self.keeper.drains()).unwrap_or(u32::MAX);
-        if !waited || self.overtaken || drains >= self.snapshot.settings.reservations {
-            return None;
-        }
-        let workload = &self.snapshot.waiting[index];
-        if !self.ends.would_fit(workload, self.shapes.shape_of[index]) {
-            return None;
-        }
-        let kept = self.keep_what_becomes_free(index, tenant, false);
-        // It lacks what is kept for others. Those behind it get nothing kept: it would have to wait for that as well.
-        self.overtaken = kept.is_none();
-        kept
-    }
-
-    fn keep_what_becomes_free(&mut self, index: usize, tenant: usize, leaving_only: bool) -> Option<usize> {
-        let workload: &Workload = &self.snapshot.waiting[index];
-        let shape = self.shapes.shape_of[index];
-        let place = self.ends.place(workload, shape, leaving_only, &mut self.cluster)?;
-        if place.units > self.left_for_others(tenant) {
-            return None;
-        }
-        self.keep(index, tenant, place)
-    }
-
-    /// Asks others to leave, or to move, whom the workload may ask, and keeps the place that they free. If it lacks units,
-    /// so that it comes below the limits of its tenants, which no move helps.
-    fn ask_for_room(
-        &mut self,
-        index: usize,
-        tenant: usize,
-        needs: Units,
-        lacks_units: bool,
-    ) -> Option<usize> {
-        let (snapshot, shapes, now_ms) = (self.snapshot, self.shapes, self.now_ms);
-        let left = self.left_for_others(tenant);
-        let (tree, cluster) = (&self.tree, &mut self.cluster);
-        let mut evictor = self.evictor.take().unwrap_or_else(|| Evictor::of(snapshot, shapes, tree, now_ms));
-        let wanted = Wanted { workload: index, tenant, units: needs };
-        let room = evictor.evict(wanted, cluster, tree);
-        // Where the others of something that stays would go, no promise was looked at.
-        let stays = |at: usize| self.guard.binds(&snapshot.running[at].as_workload());
-        let promised = |room: &Room| !room.replacements.iter().any(|replacement| stays(replacement.running));
-        let room = if lacks_units {
-            room
-        } else {
-            let room = room.or_else(|| evictor.rearrange(wanted, cluster, tree));
-            room.filter(|room| room.units <= left && promised(room))
-        };
-        let kept = room.and_then(|room| {
-            for (running, leaves_ms) in room.who_leaves(snapshot, now_ms) {
-                self.ends.ask(running, Some(leaves_ms));
-            }
-            let kept = self.keep(index, tenant, Place { pods: room.pods.clone(), units: room.units });
-            if kept.is_none() {
-                room.who_leaves(snapshot, now_ms).for_each(|(running, _)| self.ends.ask(running, None));
-                return None;
-            }
-            evictor.ask(&room, &mut self.cluster, &self.tree);
-            self.evictions.extend(room.evictions);
-            self.replacements.extend(room.replacements);
-            kept
-        });
-        self.evictor = Some(evictor);
-        kept
-    }
-
-    /// Keeps what becomes free under the limits of its tenants for a workload that needs more than there is, unless
-    /// that is done for somebody there already.
-    fn hold_back(&mut self, index: usize, tenant: usize, needs: Units) {
-        let short = |at: &usize| {
-            let limit = self.tree.tenant(*at).limit.unwrap_or(Units::MAX);
-            self.tree.held(*at).saturating_add(needs) > limit
-        };
-        let short: Vec<usize> = self.tree.path(tenant).filter(short).collect();
-        if short.is_empty() || short.iter().any(|at| self.held_back[*at]) {
-            return;
-        }
-        for at in short {
-            self.held_back[at] = true;
-        }
-        let free_ms = self.ends.below_limits_ms(tenant, needs, &self.tree);
-        let shape = self.shapes.shape_of[index];
-        let kept = Kept {
-            workload: index,
-            tenant,
-            shape,
-            pods: Vec::new(),
-            units: needs,
-            load: Load::new(),
-            way: BTreeSet::new(),
-            free_ms,
-            leaving: 0,
-            ending: 0,
-            stands: true,
-            right: Right::Ordinary,
-        };
-        self.keeper.add(kept, &mut self.cluster, &mut self.tree);
     }
 }

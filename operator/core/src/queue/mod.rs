@@ -15,6 +15,7 @@ mod drain;
 mod keep;
 mod order;
 mod reason;
+mod room;
 pub(crate) mod tree;
 mod usage;
 mod way;
