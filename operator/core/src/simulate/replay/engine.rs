@@ -294,9 +294,11 @@ impl<'a> Engine<'a> {
         for workload in &mut self.snapshot.waiting {
             workload.reserved.clear();
         }
-        for reservation in &plan.reservations {
+        for (rank, reservation) in (0..).zip(&plan.reservations) {
             let workload = self.snapshot.waiting.get_mut(reservation.workload);
-            workload.ok_or("a reservation for what doesn't wait")?.reserved.clone_from(&reservation.pods);
+            let workload = workload.ok_or("a reservation for what doesn't wait")?;
+            workload.reserved.clone_from(&reservation.pods);
+            workload.reserved_rank = rank;
         }
         let mut started = BTreeSet::new();
         for admission in &plan.admissions {
@@ -312,6 +314,11 @@ impl<'a> Engine<'a> {
             let units = hold(&mut self.snapshot, &admission.pods, workload.shape).map_err(about)?;
             if units != admission.units {
                 return Err(about(format!("charged {} instead of {units} units", admission.units)));
+            }
+            if !plan.out_of_turn.contains(&admission.workload)
+                && let Some(tenant) = self.snapshot.tenants.get_mut(&workload.tenant)
+            {
+                tenant.last_admitted_ms = self.now_ms;
             }
             self.start(admission.workload, workload, admission.pods.clone(), units, admission.right.clone());
         }
@@ -340,7 +347,6 @@ impl<'a> Engine<'a> {
             if workload.lasting {
                 tenant.lasting = tenant.lasting.saturating_add(units);
             }
-            tenant.last_admitted_ms = self.now_ms;
         }
         let story = &mut self.stories[job];
         story.units = units;
@@ -395,6 +401,8 @@ impl<'a> Engine<'a> {
             self.moves += 1;
             self.moves_left -= 1.0;
         } else {
+            // What others had a right to is asked for anew, behind all that wait by then.
+            self.jobs[run.job].workload.queued_ms = self.now_ms;
             story.evictions += 1;
             self.evictions += 1;
         }

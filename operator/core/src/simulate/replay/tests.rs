@@ -78,34 +78,42 @@ fn a_replay_is_the_same_each_time_and_is_cut_off_when_told() {
 }
 
 #[test]
-fn an_evicted_job_keeps_what_was_saved_and_its_place_in_the_queue() {
-    let mut scenario = whole(1);
-    let mut victim = job("victim", 0, 1, 100);
-    victim.facts.checkpoint_ms = Some(30);
-    victim.facts.leaves_after_ms = Some(5);
-    scenario.jobs = vec![victim, job("other", 70, 1, 20)];
-    let planner = |snapshot: &Snapshot, _: i64| {
-        let mut plan = Plan::default();
-        if let (Some(by), Some(running)) = (position(snapshot, "other"), runs(snapshot, "victim")) {
-            if snapshot.running[running].leaves_ms.is_none() {
-                assert_eq!(snapshot.running[running].saved_ms, Some(60));
-                let lost = 56 * 10;
-                plan.evictions.push(Eviction { running, by, reason: EvictionReason::Preempted, lost });
+fn an_evicted_job_keeps_what_was_saved_and_a_moved_one_its_place_in_the_queue_too() {
+    for (reason, queued_ms, moves) in [(EvictionReason::Preempted, 70, 0), (EvictionReason::Moved, 0, 1)] {
+        let mut scenario = whole(1);
+        let mut victim = job("victim", 0, 1, 100);
+        victim.facts.checkpoint_ms = Some(30);
+        victim.facts.leaves_after_ms = Some(5);
+        victim.facts.movable = crate::model::Movable::Restart;
+        scenario.jobs = vec![victim, job("other", 65, 1, 20)];
+        let planner = |snapshot: &Snapshot, now_ms: i64| {
+            let mut plan = Plan::default();
+            let victim = runs(snapshot, "victim").filter(|_| now_ms >= 70);
+            if let (Some(by), Some(running)) = (position(snapshot, "other"), victim) {
+                if snapshot.running[running].leaves_ms.is_none() {
+                    assert_eq!(snapshot.running[running].saved_ms, Some(60));
+                    plan.evictions.push(Eviction { running, by, reason, lost: 56 * 10 });
+                }
+            } else if snapshot.running.is_empty() {
+                let next = position(snapshot, "other").filter(|_| now_ms >= 70);
+                let victim = position(snapshot, "victim");
+                if let Some(victim) = victim.filter(|_| now_ms >= 70) {
+                    assert_eq!(snapshot.waiting[victim].queued_ms, queued_ms, "{reason:?}");
+                }
+                plan.admissions.push(admission(next.or(victim).unwrap_or(0), &[0]));
             }
-        } else if snapshot.running.is_empty() {
-            let next = position(snapshot, "other").or_else(|| position(snapshot, "victim")).unwrap();
-            assert_eq!(snapshot.waiting[next].queued_ms, if snapshot.waiting.len() == 2 { 70 } else { 0 });
-            plan.admissions.push(admission(next, &[0]));
-        }
-        plan
-    };
-    let outcome = replay_by(&scenario, planner, &mut ()).unwrap();
-    let victim = &outcome.jobs[0];
-    // Asked at 70, left at 75; 60 of 100 were saved; it waits for the other until 95.
-    assert_eq!(outcome.jobs[1].started_ms, Some(75));
-    assert_eq!((victim.started_ms, victim.ended_ms), (Some(0), Some(95 + 40)));
-    assert_eq!((victim.evictions, victim.lost, victim.waited_ms), (1, 56 * 15, 20));
-    assert_eq!(outcome.summary.evictions, 1);
+            plan
+        };
+        // At 70 somebody else comes, so that there is a plan.
+        scenario.jobs.push(job("late", 70, 1, 1));
+        let outcome = replay_by(&scenario, planner, &mut ()).unwrap();
+        let victim = &outcome.jobs[0];
+        // Asked at 70, left at 75; 60 of 100 were saved; it waits for the other until 95.
+        assert_eq!(outcome.jobs[1].started_ms, Some(75));
+        assert_eq!((victim.started_ms, victim.ended_ms), (Some(0), Some(95 + 40)));
+        assert_eq!((victim.evictions, victim.moves), (1 - moves, moves));
+        assert_eq!((victim.lost, victim.waited_ms, victim.queued_ms), (56 * 15, 20, 0));
+    }
 }
 
 #[test]
@@ -184,19 +192,22 @@ fn what_is_kept_for_a_job_is_told_to_the_next_plan() {
     let mut kept = Vec::new();
     let planner = |snapshot: &Snapshot, now_ms: i64| {
         let mut plan = crate::plan(snapshot, now_ms);
-        kept.extend(snapshot.waiting.iter().map(|workload| workload.reserved.len()));
+        kept.extend(snapshot.waiting.iter().map(|it| (it.key.clone(), it.reserved.len(), it.reserved_rank)));
         if now_ms == 5 {
-            plan.reservations.push(Reservation {
-                workload: 0,
+            let promised = |workload| Reservation {
+                workload,
                 pods: vec![place(0)],
                 free_ms: None,
                 right: crate::model::Right::default(),
-            });
+            };
+            plan.reservations = [1, 0].map(promised).into();
         }
         plan
     };
+    scenario.jobs.push(job("c", 5, 1, 10));
     replay_by(&scenario, planner, &mut ()).unwrap();
-    assert_eq!(kept, [0, 0, 1]);
+    let of = |key: &str| kept.iter().filter(|(of, ..)| of == key).map(|it| (it.1, it.2)).collect::<Vec<_>>();
+    assert_eq!((&of("b")[..2], &of("c")[..2]), (&[(0, 0), (1, 1)][..], &[(0, 0), (1, 0)][..]));
 }
 
 #[test]
@@ -214,6 +225,22 @@ fn the_past_fades_and_the_last_start_is_known() {
     // Half a half-life's worth at its end, and half of that a half-life later.
     assert_eq!(seen[0], (0, 0));
     assert!(seen[1].0.abs_diff(20_197) <= 2, "{seen:?}");
+}
+
+#[test]
+fn who_is_served_out_of_turn_is_not_served() {
+    let mut scenario = whole(1);
+    scenario.start_ms = 5;
+    scenario.jobs = vec![job("a", 5, 1, 10), job("b", 5, 1, 10), job("c", 5, 1, 10)];
+    let mut seen = Vec::new();
+    let planner = |snapshot: &Snapshot, now_ms: i64| {
+        seen.push(snapshot.tenants["default"].last_admitted_ms);
+        let mut plan = Plan { admissions: vec![admission(0, &[0])], ..Plan::default() };
+        plan.out_of_turn.extend((now_ms == 15).then_some(0));
+        plan
+    };
+    replay_by(&scenario, planner, &mut ()).unwrap();
+    assert_eq!(seen, [0, 5, 5]);
 }
 
 #[test]
