@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use vingt_core::model::{PodShape, Running, Snapshot, Workload};
-use vingt_core::simulate::forecast::{Effort, Forecast, History, Past, forecast};
+use vingt_core::simulate::forecast::{Calibration, Effort, Forecast, History, Past, forecast};
 use vingt_core::simulate::replay::{Facts, Job};
 use vingt_crds::ExpectedStart;
 
@@ -42,7 +42,12 @@ pub struct Forecasts {
     since_ms: Option<i64>,
     /// What ran at the last look, by workload, with what its pods need.
     running: BTreeMap<String, (Running, PodShape)>,
-    known: watch::Sender<BTreeMap<String, Forecast>>,
+    /// What is told, corrected by how those before fared.
+    known: BTreeMap<String, Forecast>,
+    calibration: Calibration,
+    /// What was worked out last, and for which time, in milliseconds since 1970; and which of it is in `known`.
+    found: watch::Sender<(Vec<Forecast>, i64)>,
+    known_ms: i64,
     /// Whether one is being worked out, and when the next may begin.
     busy: Arc<()>,
     next: Instant,
@@ -54,7 +59,10 @@ impl Default for Forecasts {
             past: VecDeque::new(),
             since_ms: None,
             running: BTreeMap::new(),
-            known: watch::Sender::new(BTreeMap::new()),
+            known: BTreeMap::new(),
+            calibration: Calibration::default(),
+            found: watch::Sender::new((Vec::new(), 0)),
+            known_ms: 0,
             busy: Arc::new(()),
             next: Instant::now(),
         }
@@ -65,8 +73,10 @@ impl Forecasts {
     /// Remembers what has ended since the last look, and has starts worked out if it is time.
     pub fn look(&mut self, snapshot: &Snapshot, now_ms: i64) {
         self.remember(snapshot, now_ms);
+        self.calibration.look(snapshot);
+        self.learn();
         if snapshot.waiting.is_empty() {
-            self.known.send_if_modified(|known| !std::mem::take(known).is_empty());
+            self.known.clear();
             return;
         }
         if Instant::now() < self.next || Arc::strong_count(&self.busy) > 1 {
@@ -77,12 +87,12 @@ impl Forecasts {
         waiting.sort_by_key(|workload| (workload.queued_ms, &workload.key));
         let keys: Vec<String> = waiting.into_iter().take(MOST).map(|workload| workload.key.clone()).collect();
         let (snapshot, history) = (snapshot.clone(), self.history(snapshot));
-        let (tell, busy) = (self.known.clone(), self.busy.clone());
+        let (tell, busy) = (self.found.clone(), self.busy.clone());
         background::run("forecast", move || {
             let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
             match forecast(&snapshot, now_ms, &history, &keys, effort(&snapshot)) {
-                Ok(told) => {
-                    tell.send_replace(told.into_iter().map(|told| (told.key.clone(), told)).collect());
+                Ok(plain) => {
+                    tell.send_replace((plain, now_ms));
                 }
                 Err(error) => tracing::debug!(%error, "no start can be foreseen"),
             }
@@ -92,7 +102,7 @@ impl Forecasts {
 
     /// What is to be said of one that waits, where `old` is said already.
     pub fn say(&self, workload: &str, old: Option<&ExpectedStart>, now_ms: i64) -> Option<ExpectedStart> {
-        let new = self.known.borrow().get(workload).and_then(|told| words(told, now_ms));
+        let new = self.known.get(workload).and_then(|told| words(told, now_ms));
         match (old, new) {
             (Some(old), Some(new)) if !noticed(old, &new, now_ms) => Some(old.clone()),
             (_, new) => new,
@@ -101,9 +111,21 @@ impl Forecasts {
 
     /// The one that is likely to start first.
     pub fn first<'a>(&self, workloads: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-        let known = self.known.borrow();
-        let starts = workloads.filter_map(|key| Some((known.get(key)?.p50_ms?, key)));
+        let starts = workloads.filter_map(|key| Some((self.known.get(key)?.p50_ms?, key)));
         starts.min().map(|(_, key)| key)
+    }
+
+    /// Takes over what was worked out since the last look. It is corrected by what is known of others, and remembered
+    /// as it was, to be compared with what comes.
+    fn learn(&mut self) {
+        if self.found.borrow().1 <= self.known_ms {
+            return;
+        }
+        let (plain, at_ms) = self.found.borrow().clone();
+        self.known_ms = at_ms;
+        let given = self.calibration.corrected(&plain, at_ms);
+        self.known = given.into_iter().map(|told| (told.key.clone(), told)).collect();
+        self.calibration.asked(&plain, at_ms);
     }
 
     fn remember(&mut self, snapshot: &Snapshot, now_ms: i64) {
@@ -215,6 +237,33 @@ mod tests {
         assert_eq!(words_of.p90.0.as_millisecond(), HORIZON_MS);
         assert!(words_of.basis.contains("later"), "{}", words_of.basis);
         assert_eq!(words(&Forecast::default(), 0), None);
+    }
+
+    #[test]
+    fn forecasts_are_corrected_by_how_those_before_them_fared() {
+        let mut forecasts = Forecasts::default();
+        let wait = |key: &str| Workload { key: key.into(), ..Workload::default() };
+        let mut median = Vec::new();
+        for number in 1..200_i64 {
+            let (now_ms, key) = (number * 10_000_000, number.to_string());
+            let at = |minutes: i64| Some(now_ms + minutes * 60_000);
+            let told = Forecast { key, p10_ms: at(5), p50_ms: at(10), p90_ms: at(20), ..Forecast::default() };
+            let mut snapshot = Snapshot { waiting: vec![wait(&told.key)], ..Snapshot::default() };
+            // As if it had just been worked out; and no other begins.
+            forecasts.next = Instant::now() + EVERY;
+            forecasts.found.send_replace((vec![told.clone()], now_ms));
+            forecasts.look(&snapshot, now_ms);
+            median.push(forecasts.known[&told.key].p50_ms.unwrap() - now_ms);
+            // All of them start after 30 minutes.
+            let admitted_ms = now_ms + 30 * 60_000;
+            snapshot.waiting.clear();
+            snapshot.shapes.push(PodShape::default());
+            snapshot.running.push(Running { key: told.key, admitted_ms, ..Running::default() });
+            forecasts.look(&snapshot, admitted_ms);
+            assert!(forecasts.known.is_empty(), "nobody waits");
+        }
+        assert_eq!(median[0], 10 * 60_000);
+        assert!(*median.last().unwrap() > 18 * 60_000, "{median:?}");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::lives::{Drawn, Lives, runs};
-use super::{Effort, History};
+use super::lives::{Drawn, Lives};
+use super::{Effort, History, Past};
 use crate::model::{Running, Snapshot, Workload};
 use crate::simulate::Random;
 use crate::simulate::replay::{Facts, Job, Scenario};
@@ -22,6 +22,8 @@ pub(super) struct Basis<'a> {
     /// What runs, and for how long it has.
     running: &'a [(Workload, i64)],
     pub lives: Lives<'a>,
+    /// Of what was cut off: what it had saved by then, in milliseconds of its life.
+    saved: BTreeMap<&'a str, i64>,
     /// By tenant and shape, as the last of them had it.
     facts: BTreeMap<(&'a str, usize), &'a Facts>,
     /// What was queued since a time, and that time, if it is known.
@@ -41,8 +43,23 @@ impl<'a> Basis<'a> {
         history: &'a History,
         running: &'a [(Workload, i64)],
     ) -> Self {
-        let alive = running.iter().map(|(workload, age_ms)| (workload, *age_ms, false));
-        let lives = Lives::of(runs(&history.past).chain(alive));
+        let mut saved: BTreeMap<&str, i64> = BTreeMap::new();
+        // What was cut off goes on from where it was saved: its parts are one life.
+        let mut parts: BTreeMap<&str, (&Workload, i64, bool)> = BTreeMap::new();
+        for Past { job, ran_ms, ended } in &history.past {
+            let key = job.workload.key.as_str();
+            let before_ms = saved.get(key).copied().unwrap_or(0);
+            parts.insert(key, (&job.workload, before_ms.saturating_add(*ran_ms), *ended));
+            let every_ms = job.facts.checkpoint_ms.filter(|every_ms| *every_ms > 0 && !ended);
+            let saved_ms = every_ms.map_or(0, |every_ms| ran_ms / every_ms * every_ms);
+            saved.insert(key, before_ms.saturating_add(saved_ms));
+        }
+        for (workload, age_ms) in running {
+            let key = workload.key.as_str();
+            let before_ms = saved.get(key).copied().unwrap_or(0);
+            parts.insert(key, (workload, before_ms.saturating_add(*age_ms), false));
+        }
+        let lives = Lives::of(parts.into_values());
         let facts = history.past.iter().map(|past| {
             let Workload { tenant, shape, .. } = &past.job.workload;
             ((tenant.as_str(), *shape), &past.job.facts)
@@ -57,7 +74,7 @@ impl<'a> Basis<'a> {
             (queued, since_ms)
         };
         let recent = history.since_ms.map(queued).filter(|(queued, _)| !queued.is_empty());
-        Self { snapshot, now_ms, running, lives, facts: facts.collect(), recent }
+        Self { snapshot, now_ms, running, lives, saved, facts: facts.collect(), recent }
     }
 
     /// One of many futures.
@@ -65,7 +82,7 @@ impl<'a> Basis<'a> {
         let drawn = self.lives.drawn(random);
         let running =
             self.snapshot.running.iter().zip(self.running).map(|(running, (workload, age_ms))| Facts {
-                duration_ms: drawn.left_ms(workload, *age_ms, random),
+                duration_ms: drawn.left_ms(workload, self.lived_ms(workload, *age_ms), random),
                 checkpoint_ms: self.facts_of(workload).checkpoint_ms,
                 grace_ms: running.grace_ms.max(0),
                 leaves_after_ms: None,
@@ -90,8 +107,13 @@ impl<'a> Basis<'a> {
     }
 
     fn job(&self, workload: Workload, drawn: &Drawn, random: &mut Random) -> Job {
-        let duration_ms = drawn.left_ms(&workload, 0, random);
+        let duration_ms = drawn.left_ms(&workload, self.lived_ms(&workload, 0), random);
         Job { facts: Facts { duration_ms, ..self.facts_of(&workload) }, workload }
+    }
+
+    /// How long it has run, with what it had saved before it was cut off.
+    fn lived_ms(&self, workload: &Workload, age_ms: i64) -> i64 {
+        self.saved.get(workload.key.as_str()).copied().unwrap_or(0).saturating_add(age_ms)
     }
 
     fn facts_of(&self, workload: &Workload) -> Facts {
@@ -112,21 +134,30 @@ impl<'a> Basis<'a> {
     ) -> i64 {
         let Some((recent, since_ms)) = &self.recent else { return horizon_ms };
         let window_ms = self.now_ms.saturating_sub(*since_ms).max(1) as f64;
-        let count = recent.len() as f64;
-        // How many came says how many will come, give or take the root of the number.
-        let rate = count / window_ms * (1.0 + random.normal() / count.sqrt()).max(0.1);
+        // How many came, and of which sort, says how many will come, give or take: each weighs differently.
+        let mut sum = 0.0;
+        let weigh = |_| {
+            sum += random.exponential();
+            sum
+        };
+        let weights: Vec<f64> = recent.iter().map(weigh).collect();
+        let rate = sum / window_ms;
         let mut at_ms = self.now_ms as f64;
         for number in 0..most {
             at_ms += random.exponential() / rate;
             if at_ms >= horizon_ms as f64 {
                 return horizon_ms;
             }
-            let like = recent[random.below(recent.len())];
+            let picked = random.unit() * sum;
+            let like = recent[weights.partition_point(|until| *until <= picked).min(recent.len() - 1)];
+            // Of what ran it is known only that it was not to be stopped. Where nobody counts that, it does not bind.
+            let counted = self.snapshot.tenants.get(&like.tenant).is_some_and(|tenant| tenant.lasting > 0);
             let workload = Workload {
                 key: format!("{DRAWN}{draw}/{number}"),
                 queued_ms: at_ms as i64,
                 not_before_ms: 0,
                 reserved: Vec::new(),
+                lasting: like.lasting && counted,
                 ..like.clone()
             };
             jobs.push(self.job(workload, drawn, random));

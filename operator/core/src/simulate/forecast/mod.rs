@@ -6,6 +6,7 @@
 //! Not known to it, and so not in its intervals: a load or jobs unlike those
 //! of the past, nodes that fail, tenants whose settings change.
 
+mod calibration;
 mod future;
 mod lives;
 mod measure;
@@ -13,7 +14,8 @@ mod measure;
 #[cfg(test)]
 mod tests;
 
-pub use measure::{Asked, Measured, measure};
+pub use calibration::Calibration;
+pub use measure::{Asked, Case, Held, measure};
 
 use std::collections::{BTreeMap, BTreeSet};
 
