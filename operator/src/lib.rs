@@ -19,6 +19,7 @@ mod lease;
 mod ledger;
 mod metrics;
 mod quantity;
+mod reserves;
 mod run;
 mod settings;
 mod snapshot;

@@ -20,6 +20,7 @@ mod operator_crash;
 mod path;
 mod policies;
 mod release;
+mod reserves;
 mod scheduling;
 mod space;
 mod suite;
@@ -54,6 +55,7 @@ fn main() {
         scheduling::trials(&suite),
         policies::trials(&suite),
         ledger::trials(&suite),
+        reserves::trials(&suite),
         bad_input::trials(&suite),
         gangs::trials(&suite),
         agents::trials(&suite),

@@ -3,7 +3,9 @@
 //! ([`vingt_core::ledger::Books`]); a crash between any two writes counts
 //! nothing twice and forgets nothing.
 
-use std::collections::BTreeMap;
+mod reserves;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +19,9 @@ use super::api::{Failure, Target, Writer};
 use super::{Engine, Written};
 use crate::ledger::ends::{End, Ends};
 use crate::ledger::{objects, prices, uses};
+use crate::tenants::Tenancy;
 use crate::world::{Claim, Key, StoredReport, World};
+use reserves::Reserves;
 
 /// What is written of the ledger is one thing: nothing else is written of it meanwhile.
 const LEDGER: &str = "Ledger/books";
@@ -43,14 +47,19 @@ pub(super) struct Accounts {
     looked: Option<Instant>,
     /// The reports, and at which change of theirs that was.
     books: (u64, Books),
+    /// At which changes of orders and reserves was looked.
+    asked: (u64, u64),
+    /// What is remembered of the reserves.
+    pub(super) reserves: Reserves,
 }
 
 /// The uses of all claims that the ledger waits for.
 #[derive(Default)]
-struct Uses {
-    entries: Vec<Entry>,
+pub(super) struct Uses {
+    /// What they hold, or held.
+    pub(super) entries: Vec<Entry>,
     /// Their claims, by the name of the use.
-    claims: BTreeMap<String, (Key, Arc<Claim>)>,
+    pub(super) claims: BTreeMap<String, (Key, Arc<Claim>)>,
     /// Claims whose record cannot be read any more: nobody can say what they used.
     unreadable: Vec<(Key, Arc<Claim>)>,
     /// When the next of them is settled by rule, in milliseconds since 1970.
@@ -59,15 +68,15 @@ struct Uses {
 
 impl Engine {
     /// Counts what has ended and lets it go, if it is time to look.
-    pub(super) fn keep_ledger(&mut self, now_ms: i64) {
+    pub(super) fn keep_ledger(&mut self, tenancy: &Tenancy, now_ms: i64) {
         let waits = self.world.claims.iter().any(|(_, claim)| claim.unaccounted());
         let pause = if waits { SOON } else { LATER };
-        let next = self.accounts.looked.map(|looked| looked + pause);
+        // An order is answered at once.
+        let asked = (self.world.orders.changes(), self.world.reserves.changes());
+        let same = std::mem::replace(&mut self.accounts.asked, asked) == asked;
+        let next = self.accounts.looked.filter(|_| same).map(|looked| looked + pause);
         if let Some(next) = next.filter(|next| *next > Instant::now()) {
             self.look_again_at(next);
-            return;
-        }
-        if !self.free(LEDGER) {
             return;
         }
         self.accounts.looked = Some(Instant::now());
@@ -77,6 +86,10 @@ impl Engine {
             self.look_again_at_ms(due_ms);
         }
         self.enter_old_claims();
+        self.keep_reserves(tenancy, &uses, now_ms);
+        if !self.free(LEDGER) {
+            return;
+        }
         let actions = match self.next_of_books(&uses.entries, now_ms) {
             Ok(actions) => actions,
             Err(error) => {
@@ -84,7 +97,11 @@ impl Engine {
                 return;
             }
         };
-        let released = actions.release.iter().filter_map(|name| uses.claims.get(name));
+        // What is drawn from a reserve must be in its account, too.
+        let stored = uses.entries.iter().filter(|entry| self.accounts.reserves.stored(entry));
+        let stored: BTreeSet<&String> = stored.map(|entry| &entry.claim).collect();
+        let released = actions.release.iter().filter(|name| stored.contains(name));
+        let released = released.filter_map(|name| uses.claims.get(name));
         // Only what is over is let go: nothing else can have been counted wholly.
         let released = released.filter(|(_, claim)| claim.unaccounted()).cloned();
         let mut released: Vec<_> = released.take(RELEASED_AT_ONCE).collect();
@@ -95,6 +112,7 @@ impl Engine {
         if !released.is_empty() {
             self.metrics.accounted.inc_by(released.len() as u64);
         }
+        self.accounts.reserves.reported(&actions.writes);
         let stored = actions.writes.into_iter().map(|report| {
             let stored = self.world.reports.get(&objects::key(&report)).cloned();
             (stored, report)
@@ -118,7 +136,7 @@ impl Engine {
         let facts = Facts {
             entries,
             prices: tenants.map(|(key, tenant)| (key.name.clone(), prices::of_tenant(tenant))).collect(),
-            pools: BTreeMap::new(),
+            pools: self.accounts.reserves.for_reports(now_ms),
             pools_every_ms: POOLS_EVERY_MS,
             now_ms,
             seal_after_ms: SEAL_AFTER_MS,

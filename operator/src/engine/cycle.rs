@@ -66,7 +66,7 @@ impl Engine {
         self.label_namespaces(&tenancy);
         self.keep_templates(&tenancy);
         self.sweep_claims();
-        self.keep_ledger(now_ms);
+        self.keep_ledger(&tenancy, now_ms);
         self.take_back_stuck_pods(&members, now_ms);
         self.replace_unserved_pods(&tenancy, &members, now_ms);
         self.follow_servers(&tenancy, &members, &reasons.pods, now);

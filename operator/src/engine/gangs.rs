@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use vingt_core::ClaimState;
 use vingt_core::lifecycle::{GangStep, JobState, Leaving, next_step};
 use vingt_core::model::{Admission, Snapshot, Workload};
-use vingt_crds::{Assignment, DecidedAccount, DecidedDevice, DecisionRecord, TrainingJob};
+use vingt_crds::{Assignment, DecidedDevice, DecisionRecord, TrainingJob};
 
 use super::api::{Failure, Target, Writer};
 use super::bind::{self, BindClaim, OpenGate};
@@ -290,12 +290,7 @@ impl Engine {
                 workload: workload.clone(),
                 start: now,
                 order: order_of(&it.key, &it.job),
-                account: DecidedAccount {
-                    profile: self.profile_of(&assignment.devices),
-                    class: self.class_of(&status.tenant),
-                    basis: status.basis,
-                    ..DecidedAccount::default()
-                },
+                account: self.account_of(&assignment.devices, &status.tenant, status.basis),
             };
             let known = claim.decided().filter(|known| known.decides_as(&record));
             let record = known.cloned().unwrap_or(record);

@@ -98,10 +98,17 @@ impl Engine {
         self.world.tenants.get(&Key::new("", tenant)).map(|tenant| tenant.spec.class).unwrap_or_default()
     }
 
-    /// The profile that published devices are charged as.
-    pub(super) fn profile_of(&self, devices: &[DecidedDevice]) -> String {
+    /// What the ledger has to know of published devices that are decided for a tenant.
+    pub(super) fn account_of(&self, devices: &[DecidedDevice], tenant: &str, basis: Basis) -> DecidedAccount {
         let kinds = devices.iter().filter_map(|device| self.layout.kind(&device.pool, &device.device));
-        profile(&kinds.collect())
+        let node = devices.first().map(|device| device.pool.as_str()).unwrap_or_default();
+        DecidedAccount {
+            basis,
+            profile: profile(&kinds.collect()),
+            class: self.class_of(tenant),
+            reserve: self.accounts.reserves.of_node(node).map(str::to_owned),
+            ordinary_from: None,
+        }
     }
 
     /// Starts to carry out a fresh decision on a pod.
@@ -153,6 +160,7 @@ impl Engine {
                     basis: basis(&admission.right),
                     profile: profile(&profiles),
                     class: self.class_of(&workload.tenant),
+                    reserve: self.accounts.reserves.of_node(&node).map(str::to_owned),
                     ..DecidedAccount::default()
                 },
             };

@@ -2,10 +2,10 @@
 
 use k8s_openapi::jiff::Timestamp;
 use vingt_core::ledger::{Basis, Entry};
-use vingt_core::model::Class;
-use vingt_crds::{DecisionRecord, TenantClass};
+use vingt_crds::DecisionRecord;
 
 use super::ends::End;
+use crate::tenants::class;
 use crate::world::Claim;
 
 /// The name of a use in the books. A claim can be used again, which is another use.
@@ -38,15 +38,5 @@ pub fn entry(claim: &Claim, record: &DecisionRecord, end: End) -> Entry {
         start_ms: record.start.as_millisecond(),
         end_ms,
         by_rule,
-    }
-}
-
-/// A tenant's class in the core's words.
-pub fn class(class: TenantClass) -> Class {
-    match class {
-        TenantClass::Standard => Class::Standard,
-        TenantClass::Sme => Class::Sme,
-        TenantClass::Sovereign => Class::Sovereign,
-        TenantClass::Security => Class::Security,
     }
 }

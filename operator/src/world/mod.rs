@@ -22,7 +22,7 @@ use std::sync::Arc;
 use k8s_openapi::api::resource::v1::DeviceClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::DynamicObject;
-use vingt_crds::{InferenceJob, Tenant, TrainingJob};
+use vingt_crds::{InferenceJob, SovereignOrder, SovereignReserve, Tenant, TrainingJob};
 
 pub use claim::Claim;
 pub use node::{Namespace, Node, node_terms, tolerations};
@@ -155,6 +155,10 @@ world! {
     templates: Template(Owned<TemplateKind>),
     /// `UsageReports`.
     reports: Report(StoredReport),
+    /// `SovereignReserves`.
+    reserves: Reserve(SovereignReserve),
+    /// `SovereignOrders`.
+    orders: Order(SovereignOrder),
 }
 
 /// Marks the metadata of a Service.
@@ -265,6 +269,8 @@ whole! {
     DeviceClass => Class,
     TrainingJob => TrainingJob,
     InferenceJob => InferenceJob,
+    SovereignReserve => Reserve,
+    SovereignOrder => Order,
 }
 
 #[cfg(test)]

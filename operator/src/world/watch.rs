@@ -18,7 +18,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
-use vingt_crds::{InferenceJob, Tenant, TrainingJob, UsageReport, names};
+use vingt_crds::{InferenceJob, SovereignOrder, SovereignReserve, Tenant, TrainingJob, UsageReport, names};
 
 use super::{
     Change, Claim, Delta, Deployment, Job, Key, Namespace, Node, Owned, Pod, ServiceKind, Slice,
@@ -46,7 +46,14 @@ pub fn watch_all(client: &Client, to: &Sources) -> JoinSet<()> {
     tasks.spawn(watch::<Tenant>(client.clone(), resource::<Tenant>(), all.clone(), to.clone()));
     tasks.spawn(watch::<TrainingJob>(client.clone(), resource::<TrainingJob>(), all.clone(), to.clone()));
     tasks.spawn(watch::<InferenceJob>(client.clone(), resource::<InferenceJob>(), all.clone(), to.clone()));
-    tasks.spawn(watch::<StoredReport>(client.clone(), resource::<UsageReport>(), all, to.clone()));
+    tasks.spawn(watch::<StoredReport>(client.clone(), resource::<UsageReport>(), all.clone(), to.clone()));
+    tasks.spawn(watch::<SovereignReserve>(
+        client.clone(),
+        resource::<SovereignReserve>(),
+        all.clone(),
+        to.clone(),
+    ));
+    tasks.spawn(watch::<SovereignOrder>(client.clone(), resource::<SovereignOrder>(), all, to.clone()));
     tasks.spawn(watch::<Job>(client.clone(), resource::<batch::Job>(), training, to.clone()));
     tasks.spawn(watch::<Deployment>(client.clone(), resource::<apps::Deployment>(), inference, to.clone()));
     tasks.spawn(watch_metadata::<ServiceKind, core::Service>(client.clone(), ours.clone(), to.clone()));
