@@ -14,6 +14,7 @@ mod gangs;
 mod geometry;
 mod http;
 mod ledger;
+mod lent;
 mod manifests;
 mod nodes;
 mod operator_crash;
@@ -55,6 +56,7 @@ fn main() {
         scheduling::trials(&suite),
         policies::trials(&suite),
         ledger::trials(&suite),
+        lent::trials(&suite),
         reserves::trials(&suite),
         bad_input::trials(&suite),
         gangs::trials(&suite),

@@ -25,7 +25,7 @@ use crate::suite::{Suite, Work, start};
 const LONGEST: Duration = Duration::from_secs(600);
 
 /// What a trial does in its lab.
-type Part = for<'a> fn(&'a Space<'a>) -> Work<'a>;
+pub type Part = for<'a> fn(&'a Space<'a>) -> Work<'a>;
 
 pub fn trials(suite: &Suite) -> Vec<Trial> {
     let trial =
@@ -46,7 +46,7 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
     ]
 }
 
-async fn in_lab(id: &str, part: Part) -> Result<()> {
+pub async fn in_lab(id: &str, part: Part) -> Result<()> {
     // One lab after the other: they have one name.
     let config = LabConfig {
         virtual_nodes: 1,
@@ -80,7 +80,7 @@ async fn in_space(lab: &Lab, id: &str, part: Part) -> Result<()> {
 }
 
 /// Waits until the job waits with these words; its status then.
-async fn waits(space: &Space<'_>, name: &str, words: &str) -> Result<TrainingJobStatus> {
+pub async fn waits(space: &Space<'_>, name: &str, words: &str) -> Result<TrainingJobStatus> {
     wait_for(SOON, &format!("{name} to wait with {words:?}"), || async {
         let status = space.training(name).await?;
         ensure!(status.state == "Waiting", "it is {}: {}", status.state, status.why);
@@ -89,7 +89,7 @@ async fn waits(space: &Space<'_>, name: &str, words: &str) -> Result<TrainingJob
     .await
 }
 
-fn last(status: &TrainingJobStatus) -> Result<(u32, &LastEviction)> {
+pub fn last(status: &TrainingJobStatus) -> Result<(u32, &LastEviction)> {
     let evictions = status.evictions.as_ref().context("nothing is said of an eviction")?;
     Ok((evictions.count, evictions.last.as_ref().context("the last eviction is not told of")?))
 }

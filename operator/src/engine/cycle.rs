@@ -33,6 +33,7 @@ impl Engine {
         let mut gangs = self.track_gangs(&mut picture, &tenancy, &members, now_ms);
         self.enter_running(&mut picture, &tenancy, &members, now_ms);
         self.enter_lasting(&mut picture, &members);
+        self.enter_reserves(&mut picture, &tenancy, now_ms);
         self.recall_places(&mut picture, &members);
         picture.snapshot.settings = self.settings.borrow().settings.clone();
         picture.snapshot.moves_left = self.moves.left();
@@ -42,6 +43,7 @@ impl Engine {
         self.snapshots.offer(&picture.snapshot, now_ms);
         self.count(&picture, &plan);
         self.remember_places(&picture.snapshot, &plan);
+        self.note_missing(&picture.snapshot, &plan);
         self.remember_served(&picture.snapshot, &plan, now_ms);
         self.forecasts.look(&picture.snapshot, now_ms);
         self.waiting = plan.waits.len();

@@ -2,9 +2,8 @@
 //!
 //! One task owns the picture of the world, so that decisions are made one
 //! after the other; writes run beside it, at most one at a time for an object.
-//! A decision being written holds its devices until the objects say so
-//! themselves. Nothing else is remembered that matters: everything is found
-//! again on the API server after a crash.
+//! A decision being written holds its devices until the objects say so themselves.
+//! Nothing else that matters is remembered: a crash finds it on the API server.
 
 mod accounts;
 mod api;
@@ -17,6 +16,7 @@ mod lasting;
 mod moves;
 mod past;
 mod pods;
+mod promises;
 mod queue;
 mod running;
 mod servers;

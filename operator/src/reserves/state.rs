@@ -24,6 +24,8 @@ pub struct State {
     pub claimed: Units,
     /// What is booked.
     pub booked: Vec<Booking>,
+    /// What of the instant claim does not fit now, in words; empty if all does, nothing if nobody looked.
+    pub missing: Option<String>,
 }
 
 /// The terms of a reserve outside a crisis.
@@ -46,6 +48,7 @@ impl State {
             crisis: None,
             claimed: 0,
             booked: Vec::new(),
+            missing: None,
         }
     }
 

@@ -1,5 +1,5 @@
 //! The status of a reserve: its balance, who draws on it, and the account that
-//! all of it is reckoned from. Whether its shapes fit is not told here.
+//! all of it is reckoned from. Whether its shapes fit is the planner's word.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use vingt_core::gpus;
 use vingt_core::ledger::{Basis, Entry, gpu_hours};
 use vingt_core::model::Units;
 use vingt_crds::{
-    ConditionType, CrisisInForce, Fraction, NextOrder, OrderState, ReserveHolder, ReserveTokens, ReserveYear,
-    SovereignReserveStatus, TenantClass, set_condition,
+    ConditionType, CrisisInForce, Fraction, NextOrder, OrderState, ReserveHolder, ReserveProof,
+    ReserveTokens, ReserveYear, SovereignReserveStatus, TenantClass, set_condition,
 };
 
 use super::booking::Wish;
@@ -43,6 +43,11 @@ pub fn status(
         let (since, until) = (time(crisis.from_ms), time(crisis.until_ms));
         Some(CrisisInForce { reason: crisis.reason.clone(), since, until, fraction })
     });
+    status.proof = state.missing.as_ref().map(|missing| ReserveProof {
+        holds: missing.is_empty(),
+        as_of: Time(now),
+        missing: missing.clone(),
+    });
     status.account = write(&state.account);
     status.observed_generation = reserve.metadata.generation;
     let generation = reserve.metadata.generation;
@@ -62,6 +67,13 @@ pub fn status(
     } else {
         let words = format!("{} GPUs on {} nodes are its pool", pool.gpus, pool.nodes.len());
         set(ConditionType::Ready, true, "Ready", &words);
+    }
+    match state.missing.as_deref() {
+        None => {}
+        Some("") => {
+            set(ConditionType::Deliverable, true, "Proved", "the instant claim fits if all left that can")
+        }
+        Some(missing) => set(ConditionType::Deliverable, false, "DoesNotFit", missing),
     }
     match crisis {
         Some(crisis) => set(ConditionType::Crisis, true, "Declared", &crisis.reason),

@@ -112,7 +112,8 @@ impl Picture {
         self.snapshot.running.push(Running { shape, ..running });
     }
 
-    fn shape(&mut self, shape: PodShape) -> usize {
+    /// The number of a shape among those of the snapshot.
+    pub fn shape(&mut self, shape: PodShape) -> usize {
         let shapes = &mut self.snapshot.shapes;
         *self.shapes.entry(shape).or_insert_with_key(|shape| {
             shapes.push(shape.clone());

@@ -16,11 +16,12 @@ use super::super::api::Target;
 use super::super::pods::one;
 use super::Uses;
 use crate::reserves::booking::{self, Wish};
-use crate::reserves::pools::{Installed, Pools};
-use crate::reserves::state::{State, holdings};
+use crate::reserves::pools::{Installed, Pool, Pools};
+use crate::reserves::state::{State, holdings, terms};
 use crate::reserves::status::status;
+use crate::snapshot::layout::Layout;
 use crate::tenants::Tenancy;
-use crate::world::{Claim, Key};
+use crate::world::{Claim, Key, World};
 
 /// How old what is written of an account may be, in milliseconds.
 const WRITE_EVERY_MS: i64 = 60_000;
@@ -39,8 +40,28 @@ impl Reserves {
         self.pools.reserve_of(node)
     }
 
+    /// The pools as they are now.
+    pub(in crate::engine) fn look(&mut self, world: &World, layout: &Layout, now_ms: i64) -> Pools {
+        self.installed.look(world, layout, now_ms);
+        self.pools = Pools::of(world, &self.installed, now_ms);
+        self.pools.clone()
+    }
+
+    /// How many times what is declared can be claimed now: more than once only in a crisis.
+    pub(in crate::engine) fn raised(&self, pool: &Pool, now_ms: i64) -> u32 {
+        let ordinary = terms(&pool.reserve).fraction_ppm.max(1);
+        let crisis = self.states.get(pool.name()).and_then(|state| state.in_crisis(now_ms));
+        crisis.map_or(1, |crisis| crisis.fraction_ppm.div_ceil(ordinary).max(1))
+    }
+
+    /// Takes in what of the instant claims does not fit now, by reserve, in words.
+    pub(in crate::engine) fn proved(&mut self, missing: &BTreeMap<String, String>) {
+        for (name, state) in &mut self.states {
+            state.missing = Some(missing.get(name).cloned().unwrap_or_default());
+        }
+    }
+
     /// What may still be taken from others, by reserve.
-    #[allow(dead_code, reason = "the planner asks for it")]
     pub(in crate::engine) fn spendable(&self, reserve: &str) -> UnitMs {
         let pool = self.pools.get(reserve);
         pool.zip(self.states.get(reserve)).map_or(0, |(pool, state)| state.spendable(pool))
@@ -77,9 +98,7 @@ impl Reserves {
 impl Engine {
     /// Brings the accounts up to date and tells of them.
     pub(super) fn keep_reserves(&mut self, tenancy: &Tenancy, uses: &Uses, now_ms: i64) {
-        self.accounts.reserves.installed.look(&self.world, &self.layout, now_ms);
-        self.accounts.reserves.pools = Pools::of(&self.world, &self.accounts.reserves.installed, now_ms);
-        let pools = self.accounts.reserves.pools.clone();
+        let pools = self.accounts.reserves.look(&self.world, &self.layout, now_ms);
         self.accounts.reserves.states.retain(|name, _| pools.get(name).is_some());
         let orders: Vec<(Key, Arc<SovereignOrder>)> =
             self.world.orders.iter().map(|(key, order)| (key.clone(), order.clone())).collect();

@@ -299,6 +299,7 @@ impl<'a> Engine<'a> {
             let workload = workload.ok_or("a reservation for what doesn't wait")?;
             workload.reserved.clone_from(&reservation.pods);
             workload.reserved_rank = rank;
+            workload.reserved_right = reservation.right.clone();
         }
         let mut started = BTreeSet::new();
         for admission in &plan.admissions {

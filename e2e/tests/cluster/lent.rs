@@ -1,0 +1,118 @@
+//! The sovereign reserve in a real cluster: what is lent leaves for who draws on
+//! it and comes back, and what cannot leave is not let into its way. The ledger
+//! has trials of its own.
+
+use anyhow::{Result, ensure};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use kube::api::DeleteParams;
+use libtest_mimic::Trial;
+use vingt_crds::{Basis, SovereignReserve, Tenant, TrainingJob, names};
+use vingt_e2e::wait_for;
+
+use crate::manifests::gang;
+use crate::scheduling::{in_lab, last, waits};
+use crate::space::{SOON, Space};
+use crate::suite::Suite;
+
+pub fn trials(suite: &Suite) -> Vec<Trial> {
+    vec![suite.plain("reserve: what is lent leaves for a sovereign job, and comes back", move || {
+        Box::pin(in_lab("reserve", |space| Box::pin(claimed(space))))
+    })]
+}
+
+/// May be asked to leave within the reserve's grace.
+const LENT: &str = "checkpoint: {graceSeconds: 2}";
+
+async fn claimed(space: &Space<'_>) -> Result<()> {
+    let state = format!("{}-state", space.name);
+    space
+        .apply(&format!(
+            "
+apiVersion: v1
+kind: Namespace
+metadata: {{name: {state}}}
+---
+apiVersion: vingt.dev/v1alpha1
+kind: Tenant
+metadata: {{name: {state}}}
+spec: {{namespaces: {{names: [{state}]}}, class: sovereign}}
+---
+apiVersion: vingt.dev/v1alpha1
+kind: SovereignReserve
+metadata: {{name: {state}}}
+spec:
+  instantClaim: {{withinSeconds: 20, graceSeconds: 5, shapes: [{{profile: 3g.40gb, count: 1}}]}}
+"
+        ))
+        .await?;
+    let result = taken(space, &state).await;
+    let admin = || space.admin.clone();
+    Api::<SovereignReserve>::all(admin()).delete(&state, &DeleteParams::default()).await?;
+    let namespaces: Api<Namespace> = Api::all(admin());
+    namespaces.delete(&state, &DeleteParams::default()).await?;
+    let gone = || async { Ok(namespaces.get_opt(&state).await?.is_none().then_some(())) };
+    wait_for(SOON, "the sovereign namespace to be gone", gone).await?;
+    Api::<Tenant>::all(admin()).delete(&state, &DeleteParams::default()).await?;
+    result
+}
+
+async fn taken(space: &Space<'_>, state: &str) -> Result<()> {
+    let namespaces: Api<Namespace> = Api::all(space.admin.clone());
+    wait_for(SOON, "the sovereign namespace to be a tenant's", || async {
+        let labels = namespaces.get(state).await?.metadata.labels.unwrap_or_default();
+        Ok((labels.get(names::TENANT_LABEL).map(String::as_str) == Some(state)).then_some(()))
+    })
+    .await?;
+    let reserves: Api<SovereignReserve> = Api::all(space.admin.clone());
+    wait_for(SOON, "the reserve to have tokens", || async {
+        let status = reserves.get(state).await?.status.unwrap_or_default();
+        Ok(status.tokens.filter(|tokens| tokens.unit_ms > 0).map(drop))
+    })
+    .await?;
+    // Three halves that can leave at once, and none more that cannot: the fourth half is promised.
+    space.apply(&gang("lent-one", 1, "profile: 3g.40gb", LENT)).await?;
+    space.training_is("lent-one", "Running").await?;
+    space.apply(&gang("lent-two", 2, "profile: 3g.40gb", LENT)).await?;
+    space.training_is("lent-two", "Running").await?;
+    space.apply(&gang("slow", 1, "profile: 4g.40gb", "checkpoint: {graceSeconds: 60}")).await?;
+    waits(space, "slow", "").await?;
+    space.apply(&gang("lent-three", 1, "profile: 3g.40gb", LENT)).await?;
+    space.training_is("lent-three", "Running").await?;
+    space.holds(4).await?;
+
+    let jobs: Api<TrainingJob> = Api::namespaced(space.admin.clone(), state);
+    let own = gang("own", 1, "profile: 3g.40gb", "")
+        .replace("{name: own}", &format!("{{name: own, namespace: {state}}}"));
+    space.apply(&own).await?;
+    let status = wait_for(SOON, "the sovereign job to run", || async {
+        let status = jobs.get("own").await?.status.unwrap_or_default();
+        Ok((status.state == "Running").then_some(status))
+    })
+    .await?;
+    ensure!(status.basis == Basis::Claimed, "it runs as {:?}", status.basis);
+    let by = format!("TrainingJob/{state}/own");
+    let mut left = Vec::new();
+    for name in ["lent-one", "lent-two", "lent-three"] {
+        let status = space.training(name).await?;
+        if status.state != "Running" {
+            let (count, eviction) = last(&status)?;
+            ensure!(
+                count == 1 && eviction.reason == "Claimed" && eviction.by == by,
+                "{name}: {count}: {eviction:?}"
+            );
+            left.push(name);
+        }
+    }
+    // One half is enough, and the gang of two has run as long and would lose twice as much.
+    ensure!(left.len() == 1 && left != ["lent-two"], "for one half there left {left:?}");
+    let tokens = || async {
+        let status = reserves.get(state).await?.status.unwrap_or_default();
+        Ok::<_, anyhow::Error>(status.tokens.map_or(0, |tokens| tokens.unit_ms))
+    };
+    let before = tokens().await?;
+    wait_for(SOON, "tokens to be spent", || async { Ok((tokens().await? < before).then_some(())) }).await?;
+    jobs.delete("own", &DeleteParams::default()).await?;
+    space.training_is(left[0], "Running").await?;
+    space.holds(4).await.map(drop)
+}
