@@ -58,7 +58,7 @@ pub fn whole() -> Gpu {
 /// An H100 that may still be either: its partitions and the whole GPU.
 pub fn either() -> Gpu {
     let mut gpu = h100();
-    gpu.devices.extend(whole().devices);
+    gpu.devices.extend(whole().devices.iter().cloned());
     gpu
 }
 
@@ -82,7 +82,7 @@ fn card(profiles: &[Profile], compute: u64, slices: u64) -> Gpu {
             });
         }
     }
-    Gpu { used: vec![0; capacity.len()], capacity, devices, ..Gpu::default() }
+    Gpu { used: vec![0; capacity.len()], capacity, devices: devices.into(), ..Gpu::default() }
 }
 
 fn charged(capacity: &[u64], consumes: &[u64]) -> u64 {
@@ -117,7 +117,7 @@ pub fn add_node(snapshot: &mut Snapshot, gpus: &[Gpu]) {
     let index = NodeIndex(u32::try_from(snapshot.nodes.len()).unwrap());
     for (gpu, minor) in gpus.iter().zip(0..) {
         let mut gpu = Gpu { node: index, name: format!("gpu-{minor}"), ..gpu.clone() };
-        for device in &mut gpu.devices {
+        for device in gpu.devices.iter_mut() {
             device.name = format!("gpu-{minor}-{}", device.name);
         }
         snapshot.gpus.push(gpu);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use vingt_core::model::{Device, DeviceIndex, DeviceSet, Gpu, GpuIndex, NodeIndex};
+use vingt_core::model::{Device, DeviceIndex, DeviceSet, Devices, Gpu, GpuIndex, NodeIndex};
 use vingt_core::{Counter, charge};
 use vingt_crds::DecidedDevice;
 use vingt_crds::names::device;
@@ -37,6 +37,8 @@ pub struct Layout {
     by_name: HashMap<String, HashMap<String, DeviceIndex>>,
     /// Where the description of a device is, by GPU and device.
     described: Vec<Vec<(Arc<Slice>, usize)>>,
+    /// The different lists of devices, by the name of the first of them.
+    lists: BTreeMap<String, Vec<Devices>>,
     /// Answers to [`Layout::select`], and whether they were asked for since the last [`Layout::tidy`].
     selections: BTreeMap<Vec<String>, (Result<Selection, String>, bool)>,
     /// Sets that selections refer to.
@@ -114,7 +116,7 @@ impl Layout {
                 used: others.clone(),
                 capacity,
                 held: 0,
-                devices,
+                devices: shared(&mut self.lists, devices),
                 blocked: !complete,
             });
             self.others.push(others);
@@ -253,6 +255,18 @@ fn kind(device: &world::Device) -> String {
         _ => None,
     };
     text(device::PROFILE).or_else(|| text(device::TYPE)).unwrap_or_else(|| device.name.clone())
+}
+
+/// The list itself, or the same that an earlier GPU has: names repeat from node to node.
+fn shared(lists: &mut BTreeMap<String, Vec<Devices>>, devices: Vec<Device>) -> Devices {
+    let Some(first) = devices.first() else { return Devices::default() };
+    let lists = lists.entry(first.name.clone()).or_default();
+    if let Some(known) = lists.iter().find(|known| ***known == devices) {
+        return known.clone();
+    }
+    let devices = Devices::from(devices);
+    lists.push(devices.clone());
+    devices
 }
 
 fn device_of(device: &world::Device, capacity: &BTreeMap<String, u64>) -> Device {

@@ -2,10 +2,13 @@
 //! and equal use are one state, and each question about a state is answered
 //! once. Which GPU is in which state, and on which node, is not known here.
 
+mod cards;
 mod charge;
+mod kept;
 
 use std::collections::HashMap;
 
+pub(crate) use cards::Cards;
 pub use charge::{Counter, charge};
 
 use crate::model::{Device, Gpu, PlacementPolicy, Units};
@@ -119,15 +122,13 @@ impl Fleet {
     }
 
     fn state_on(&mut self, card: usize, gpu: &Gpu, emptied: bool) -> StateId {
-        if emptied && let Some(whole) = self.cards[card].whole {
-            return whole;
+        if emptied {
+            return self.whole(card);
+        }
+        if let Some(known) = self.state_of_held(card, gpu) {
+            return known;
         }
         let mut used = vec![0; gpu.capacity.len()];
-        if emptied {
-            let whole = self.enter(card, Some(0), used);
-            self.cards[card].whole = Some(whole);
-            return whole;
-        }
         for (slot, held) in used.iter_mut().zip(&gpu.used) {
             *slot = *held;
         }
@@ -136,6 +137,26 @@ impl Fleet {
         let devices = (named && ours.iter().zip(&used).all(|(ours, used)| *ours == i128::from(*used)))
             .then_some(gpu.held);
         self.enter(card, devices, used)
+    }
+
+    fn whole(&mut self, card: usize) -> StateId {
+        if let Some(whole) = self.cards[card].whole {
+            return whole;
+        }
+        let used = vec![0; self.cards[card].capacity.len()];
+        let whole = self.enter(card, Some(0), used);
+        self.cards[card].whole = Some(whole);
+        whole
+    }
+
+    /// The state of a GPU on which nothing is in use but what is held: that of a whole one, once they are taken. From
+    /// each state to the next is known after the first time, so that nothing has to be added up.
+    fn state_of_held(&mut self, card: usize, gpu: &Gpu) -> Option<StateId> {
+        let whole = self.whole(card);
+        let state = devices_in(gpu.held).try_fold(whole, |state, device| {
+            (self.fits(state) >> device & 1 == 1).then(|| self.take(state, device))
+        })?;
+        (self.state(state).used == gpu.used).then_some(state)
     }
 
     /// The state of `gpu` if `now` is held and kept on it, beside what others than vingt hold; `number` as in
@@ -266,12 +287,14 @@ impl Fleet {
     }
 
     fn card_of(&mut self, gpu: &Gpu) -> usize {
-        let known = self.cards.get(self.last).is_some_and(|card| card.is_of(gpu)).then_some(self.last);
-        let known = known.or_else(|| self.cards.iter().position(|card| card.is_of(gpu)));
+        // Whether the policy knows it counts: which cards came before must not matter.
+        let in_space = self.scorer.as_ref().and_then(|scorer| scorer.card_of(gpu));
+        let same = |card: &Card| card.in_space == in_space && card.is_of(gpu);
+        let known = self.cards.get(self.last).is_some_and(same).then_some(self.last);
+        let known = known.or_else(|| self.cards.iter().position(same));
         self.last = known.unwrap_or_else(|| {
             let part =
                 |d: &Device| Part { kind: d.kind.clone(), consumes: d.consumes.clone(), units: d.units };
-            let in_space = self.scorer.as_ref().and_then(|scorer| scorer.card_of(gpu));
             let devices = looked_at(gpu).map(part).collect();
             let known = HashMap::new();
             self.cards.push(Card { capacity: gpu.capacity.clone(), devices, in_space, known, whole: None });
@@ -414,43 +437,6 @@ pub(crate) fn devices_in(mut mask: u64) -> impl Iterator<Item = u8> {
         mask &= mask.wrapping_sub(1);
         u8::try_from(device).ok().filter(|device| usize::from(*device) < MAX_DEVICES)
     })
-}
-
-/// Which GPUs are of one sort.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Cards {
-    /// For each GPU, the number of its card.
-    pub of: Vec<usize>,
-    /// For each card, the first GPU that is of it.
-    pub first: Vec<usize>,
-}
-
-impl Cards {
-    /// Of GPUs, told apart once.
-    pub fn of(gpus: &[Gpu]) -> Self {
-        let mut first: Vec<usize> = Vec::new();
-        let mut last = 0;
-        let number = |(index, gpu): (usize, &Gpu)| {
-            let same = |first: &usize| alike(&gpus[*first], gpu);
-            let known = first.get(last).is_some_and(same).then_some(last);
-            last = known.or_else(|| first.iter().position(same)).unwrap_or_else(|| {
-                first.push(index);
-                first.len() - 1
-            });
-            last
-        };
-        let of = gpus.iter().enumerate().map(number).collect();
-        Self { of, first }
-    }
-}
-
-/// Whether two GPUs are of one sort, whatever their devices are called.
-fn alike(a: &Gpu, b: &Gpu) -> bool {
-    let same =
-        |(a, b): (&Device, &Device)| a.units == b.units && a.consumes == b.consumes && a.kind == b.kind;
-    a.capacity == b.capacity
-        && a.devices.len() == b.devices.len()
-        && a.devices.iter().zip(&b.devices).all(same)
 }
 
 /// The devices of a GPU that take part in decisions.

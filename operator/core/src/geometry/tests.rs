@@ -37,7 +37,7 @@ fn as_many_states_as_an_h100_has() {
 fn equal_gpus_are_one_state_whatever_their_devices_are_called() {
     let mut fleet = Fleet::default();
     let mut other = h100();
-    for device in &mut other.devices {
+    for device in other.devices.iter_mut() {
         device.name.insert_str(0, "gpu-7-");
     }
     let state = fleet.state_of(&h100(), false);

@@ -5,6 +5,7 @@
 //! Nodes, GPUs and devices are named by index into the snapshot they are part
 //! of; an index means nothing outside it.
 
+mod devices;
 mod plan;
 mod reserve;
 mod settings;
@@ -12,6 +13,7 @@ mod workload;
 
 use std::collections::BTreeMap;
 
+pub use devices::Devices;
 pub use plan::{
     Admission, Eviction, EvictionReason, Plan, PodPlacement, Replacement, Reservation, Wait, WaitReason,
 };
@@ -126,8 +128,9 @@ pub struct Gpu {
     pub used: Vec<u64>,
     /// Bit `i`: device `i` is held. What is used beyond these devices is held by others than vingt.
     pub held: u64,
-    /// The devices it can be cut into, at most 64.
-    pub devices: Vec<Device>,
+    /// The devices it can be cut into, at most 64. GPUs that are alike best share them: they are told apart by address
+    /// first.
+    pub devices: Devices,
     /// Nothing may be placed here, though what is held stays held: its slices
     /// are missing or not of the newest complete generation.
     pub blocked: bool,

@@ -1,6 +1,7 @@
 //! What a plan consists of, and why something waits.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -112,31 +113,32 @@ pub struct Wait {
     pub reason: WaitReason,
 }
 
-/// Why a workload waits. Its `Display` is what users read.
+/// Why a workload waits. Its `Display` is what users read. Names are shared by all that wait for the same: most wait
+/// in the next cycle, too, and nobody reads of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WaitReason {
     /// No device of this cluster satisfies a request, however empty it were.
     NoSuchDevice {
         /// What was asked for.
-        label: String,
+        label: Arc<str>,
         /// What there is instead, as `kind (n)`.
-        available: Vec<String>,
+        available: Arc<[String]>,
     },
     /// It would not fit even if the cluster were empty.
     NeverFits {
         /// What was asked for, in words (`2 × 8 GPUs`).
-        asked: String,
+        asked: Arc<str>,
         /// How many pods would fit into the empty cluster.
         empty_cluster_fits: u32,
         /// How many are asked for.
         pods: u32,
         /// Nodes whose devices would do but that suit no pod, by reason, with their number.
-        turned_away: BTreeMap<String, u32>,
+        turned_away: Arc<BTreeMap<String, u32>>,
     },
     /// The limit of the tenant, or of one above it, is below what the workload alone needs.
     AboveLimit {
         /// The tenant whose limit it is.
-        tenant: String,
+        tenant: Arc<str>,
         /// What the workload needs.
         needs: Units,
         /// What the tenant may hold.
@@ -145,7 +147,7 @@ pub enum WaitReason {
     /// The tenant, or one above it, has too little left.
     Quota {
         /// The tenant that has the least left.
-        tenant: String,
+        tenant: Arc<str>,
         /// What the workload needs.
         needs: Units,
         /// What the tenant has left.
@@ -157,7 +159,7 @@ pub enum WaitReason {
     /// may not be stopped.
     Guarantee {
         /// The tenant.
-        tenant: String,
+        tenant: Arc<str>,
         /// What the workload needs.
         needs: Units,
         /// What is left of the guarantee.
@@ -168,45 +170,45 @@ pub enum WaitReason {
     /// There is not enough room now.
     NoRoom {
         /// What was asked for, in words.
-        asked: String,
+        asked: Arc<str>,
         /// How many of its pods fit now.
         fit: u32,
         /// How many are asked for.
         pods: u32,
         /// The tenant; if it or one above it has a limit, the one that has the least left.
-        tenant: String,
+        tenant: Arc<str>,
         /// What that tenant has left under its limit, and that limit.
         left: Option<(Units, Units)>,
     },
     /// GPUs are free, but no node that has them suits the pod.
     NoNode {
         /// What was asked for, in words.
-        asked: String,
+        asked: Arc<str>,
         /// How many of its pods fit now.
         fit: u32,
         /// The tenant; if it or one above it has a limit, the one that has the least left.
-        tenant: String,
+        tenant: Arc<str>,
         /// What that tenant has left under its limit, and that limit.
         left: Option<(Units, Units)>,
         /// Nodes turned away, by reason (`cpu`, `memory`, `node selector`, `taint x`), with their number.
-        turned_away: BTreeMap<String, u32>,
+        turned_away: Arc<BTreeMap<String, u32>>,
         /// Nodes looked at.
         nodes: u32,
     },
     /// There is room, but then what a reserve promises could not be delivered.
     Promised {
         /// What was asked for, in words.
-        asked: String,
+        asked: Arc<str>,
     },
     /// There is room, but it is kept for a workload that is ahead.
     Kept {
         /// What was asked for, in words.
-        asked: String,
+        asked: Arc<str>,
     },
     /// Room is being made: others have been asked to leave.
     MakingRoom {
         /// What was asked for, in words.
-        asked: String,
+        asked: Arc<str>,
         /// How many jobs leave.
         leaving: u32,
         /// When they have left at the latest, in milliseconds since 1970.
@@ -215,7 +217,7 @@ pub enum WaitReason {
     /// A place is kept for it, where others are to end by themselves.
     Reserved {
         /// What was asked for, in words.
-        asked: String,
+        asked: Arc<str>,
         /// How many jobs are there.
         ending: u32,
         /// When they have ended at the latest, in milliseconds since 1970, if that is known.
@@ -229,6 +231,6 @@ pub enum WaitReason {
     /// The tenant is not known (any more).
     NoTenant {
         /// Its name.
-        tenant: String,
+        tenant: Arc<str>,
     },
 }

@@ -75,6 +75,11 @@ impl Cluster<'_> {
         }
     }
 
+    /// Places all pods of a shape, wherever; `None`, and nothing is changed, if they don't all fit.
+    pub fn place_anywhere(&mut self, shape: usize, pods: u32) -> Option<Placed> {
+        self.place_within(shape, pods, &BTreeSet::new(), None)
+    }
+
     /// Places all pods on nodes that are `allowed`, or none.
     pub(super) fn place_within(
         &mut self,

@@ -8,11 +8,12 @@ use super::arrange::Fitness;
 use super::choice::Sought;
 use super::demand::Shapes;
 use super::filter::Objection;
-use super::groups::{GroupId, Groups, LEVELS, Sort};
+use super::groups::{GroupId, Groups, LEVELS};
+use super::hold::sound;
 use super::nodes::{Candidates, Offers, Views};
 use super::room::{PARTS, Room, part};
 use super::topology::{Domains, Together};
-use crate::geometry::{Fleet, Held, MAX_DEVICES, StateId, looked_at};
+use crate::geometry::{Fleet, Held, StateId, devices_in};
 use crate::model::{DeviceIndex, Gpu, NodeIndex, PlacementPolicy, PodPlacement, Snapshot, Units};
 
 /// The cluster during one cycle.
@@ -34,6 +35,8 @@ pub(crate) struct Cluster<'a> {
     pub(super) given: Vec<u32>,
     pub(super) views: Vec<Views>,
     pub(super) offers: Vec<Offers>,
+    /// For each node, the pods for which it had the devices of this demand after so many changes.
+    pub(super) offered: Option<((usize, usize), Vec<u64>)>,
     pub(super) candidates: Vec<Option<Candidates>>,
     pub(super) sought: Vec<Option<Box<Sought>>>,
     /// For the first shape of each rule, what speaks against each node.
@@ -77,14 +80,47 @@ pub(crate) struct Placed {
 }
 
 impl<'a> Cluster<'a> {
+    /// As the snapshot is; or as it would be if nothing ran, nodes were well and devices without taint.
     pub fn new(snapshot: &'a Snapshot, shapes: &'a Shapes<'a>, emptied: bool) -> Self {
+        Self::unsettled(snapshot, shapes, emptied).settled()
+    }
+
+    /// As it would be without these of the snapshot's running, each of which comes once: as after
+    /// [`Cluster::release`] of all of them.
+    pub fn without(
+        snapshot: &'a Snapshot,
+        shapes: &'a Shapes<'a>,
+        gone: impl IntoIterator<Item = usize>,
+    ) -> Self {
+        let mut cluster = Self::unsettled(snapshot, shapes, false);
+        let mut released = vec![0_u64; snapshot.gpus.len()];
+        for running in gone.into_iter().filter_map(|at| snapshot.running.get(at)) {
+            let shape = shapes.index_of.get(running.shape).copied();
+            for pod in &running.pods {
+                for &DeviceIndex { gpu, device } in pod.devices.iter().flatten() {
+                    if cluster.is_held_by_us(gpu.0, device) {
+                        released[gpu.0 as usize] |= 1 << device;
+                    }
+                }
+                if let Some(shape) = shape.filter(|_| (pod.node.0 as usize) < snapshot.nodes.len()) {
+                    cluster.room.give(pod.node.0, shape, 1);
+                }
+            }
+        }
+        for (gpu, released) in (0..).zip(released).filter(|(_, released)| *released != 0) {
+            cluster.set_free(gpu, released);
+        }
+        cluster.settled()
+    }
+
+    fn unsettled(snapshot: &'a Snapshot, shapes: &'a Shapes<'a>, emptied: bool) -> Self {
         let nodes =
             snapshot.nodes.iter().map(|_| NodeNow { gpus: Vec::new(), room: 0, all: 0, whole: 0, level: 0 });
         let mut cluster = Self {
             snapshot,
             shapes,
             emptied,
-            fleet: Fleet::new(shapes.scorer.clone()),
+            fleet: Fleet::kept(&shapes.scorer),
             groups: Groups::new(snapshot.gpus.len()),
             gpus: Vec::with_capacity(snapshot.gpus.len()),
             nodes: nodes.collect(),
@@ -94,6 +130,7 @@ impl<'a> Cluster<'a> {
             given: Vec::new(),
             views: shapes.demands.iter().map(|_| Views::default()).collect(),
             offers: shapes.demands.iter().map(|_| Offers::default()).collect(),
+            offered: None,
             candidates: shapes.pods.iter().map(|_| None).collect(),
             sought: shapes.pods.iter().map(|_| None).collect(),
             objections: vec![None; shapes.pods.len()],
@@ -104,18 +141,32 @@ impl<'a> Cluster<'a> {
         for (index, gpu) in (0..).zip(&snapshot.gpus) {
             cluster.add_gpu(index, gpu);
         }
-        for node in 0..cluster.nodes.len() {
-            let node = u32::try_from(node).unwrap_or(u32::MAX);
-            cluster.settle(node);
-        }
         cluster
     }
 
+    /// Puts the GPUs into their groups once all states are known.
+    fn settled(mut self) -> Self {
+        for node in 0..self.nodes.len() {
+            self.nodes[node].level = self.level_of(u32::try_from(node).unwrap_or(u32::MAX));
+        }
+        for (index, now) in (0..).zip(&self.gpus) {
+            if let Some(node) = self.nodes.get(now.node as usize) {
+                self.groups.enter(now.group, node.level, index);
+            }
+        }
+        self
+    }
+
     fn add_gpu(&mut self, index: u32, gpu: &Gpu) {
-        let open = open(gpu, self.emptied);
+        let untainted = self.shapes.untainted[index as usize];
+        let open = match (self.emptied, gpu.blocked) {
+            (true, _) => self.shapes.all[index as usize],
+            (false, true) => 0,
+            (false, false) => untainted,
+        };
         let masks = self.snapshot.device_sets.iter();
         let masks = masks.map(|set| set.0.get(index as usize).copied().unwrap_or(0) & open);
-        let sort = self.groups.sort(Sort { masks: masks.collect(), open });
+        let sort = self.groups.sort(open, masks);
         let state = self.fleet.state_of_known(self.shapes.card_of[index as usize], gpu, self.emptied);
         let group = self.groups.find(sort, state);
         let held = if self.emptied { Held::default() } else { Held { held: gpu.held, kept: 0 } };
@@ -125,8 +176,30 @@ impl<'a> Cluster<'a> {
             node.room = node.room.saturating_add(self.fleet.room(state));
             node.all = node.all.saturating_add(self.fleet.room_of_whole(state));
             node.whole = node.whole.saturating_add(self.fleet.is_whole(state).into());
-            self.groups.enter(group, 0, index);
         }
+    }
+
+    /// Counts devices as free that are held, before the GPUs are in their groups.
+    fn set_free(&mut self, gpu: u32, devices: u64) {
+        let now = &mut self.gpus[gpu as usize];
+        let before = now.state;
+        now.held.held &= !devices;
+        now.state = devices_in(devices).fold(before, |state, device| self.fleet.give(state, device));
+        now.group = self.groups.find(self.groups.get(now.group).sort, now.state);
+        let state = now.state;
+        if let Some(node) = self.nodes.get_mut(now.node as usize) {
+            node.room =
+                node.room.saturating_sub(self.fleet.room(before)).saturating_add(self.fleet.room(state));
+            node.whole = node.whole.saturating_sub(self.fleet.is_whole(before).into());
+            node.whole = node.whole.saturating_add(self.fleet.is_whole(state).into());
+        }
+    }
+
+    /// Whether the snapshot counts a device as held, on a GPU of which at least so much is used.
+    pub(super) fn is_held_by_us(&mut self, gpu: u32, device: u8) -> bool {
+        let Some(of) = self.snapshot.gpus.get(gpu as usize) else { return false };
+        let held = device < 64 && of.held >> device & 1 == 1;
+        held && *self.gpus[gpu as usize].sound.get_or_insert_with(|| sound(of))
     }
 
     /// Undoes what [`Cluster::place`] or [`Cluster::claim`] did.
@@ -250,14 +323,7 @@ impl<'a> Cluster<'a> {
     /// Nodes that run out of CPU or memory before they run out of GPUs come first, for the pods that need little of
     /// them; then those with the fewest whole GPUs, so that the others can take pods that need many.
     fn settle(&mut self, node: u32) {
-        let now = &self.nodes[node as usize];
-        let whole = now.whole.min(LEVELS - 2);
-        let level = match self.shapes.scorer.policy() {
-            PlacementPolicy::FirstFit => 0,
-            PlacementPolicy::Spread => LEVELS - 1 - whole,
-            _ if now.room > 0 && self.room.is_short(node, self.gpus_left(node, 0)) => 0,
-            _ => 1 + whole,
-        };
+        let level = self.level_of(node);
         let before = std::mem::replace(&mut self.nodes[node as usize].level, level);
         if before != level {
             for &gpu in &self.nodes[node as usize].gpus {
@@ -267,16 +333,24 @@ impl<'a> Cluster<'a> {
             }
         }
     }
+
+    fn level_of(&self, node: u32) -> u8 {
+        let now = &self.nodes[node as usize];
+        let whole = now.whole.min(LEVELS - 2);
+        match self.shapes.scorer.policy() {
+            PlacementPolicy::FirstFit => 0,
+            PlacementPolicy::Spread => LEVELS - 1 - whole,
+            _ if now.room > 0 && self.room.is_short(node, self.gpus_left(node, 0)) => 0,
+            _ => 1 + whole,
+        }
+    }
+}
+
+impl Drop for Cluster<'_> {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.fleet).keep();
+    }
 }
 
 /// Comparisons of nodes for balance in one cycle; later pods look at a few nodes only.
 const PATIENCE: u32 = 200_000;
-
-/// The devices of a GPU that may be given out at all.
-fn open(gpu: &Gpu, emptied: bool) -> u64 {
-    if gpu.blocked && !emptied {
-        return 0;
-    }
-    let closed = |(device, _): &(&crate::model::Device, usize)| emptied || !device.tainted;
-    looked_at(gpu).zip(0..MAX_DEVICES).filter(closed).fold(0, |mask, (_, bit)| mask | 1 << bit)
-}

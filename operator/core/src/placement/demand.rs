@@ -38,6 +38,9 @@ pub(crate) struct Shapes<'a> {
     pub scorer: Scorer,
     /// For each GPU a number that equal ones share: those with the same devices, charged the same.
     pub card_of: Vec<usize>,
+    /// For each GPU the devices that are looked at, as bits, and those of them that have no taint.
+    pub all: Vec<u64>,
+    pub untainted: Vec<u64>,
     /// The different shapes of pods.
     pub pods: Vec<&'a PodShape>,
     /// For each shape, its demand.
@@ -70,6 +73,8 @@ impl<'a> Shapes<'a> {
         let mut shapes = Self {
             scorer,
             card_of: Vec::new(),
+            all: cards.all,
+            untainted: cards.untainted,
             pods: Vec::new(),
             demand_of: Vec::new(),
             rule_of: Vec::new(),

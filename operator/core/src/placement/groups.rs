@@ -68,11 +68,14 @@ impl Groups {
         }
     }
 
-    /// The number of a sort.
-    pub fn sort(&mut self, sort: Sort) -> u32 {
-        if self.sorts.get(self.last_sort as usize) == Some(&sort) {
+    /// The number of the sort of which `open` devices may be given out at all, and of each set of devices these.
+    pub fn sort(&mut self, open: u64, masks: impl Iterator<Item = u64> + Clone) -> u32 {
+        // The next GPU is most often like the last.
+        let last = self.sorts.get(self.last_sort as usize);
+        if last.is_some_and(|last| last.open == open && masks.clone().eq(last.masks.iter().copied())) {
             return self.last_sort;
         }
+        let sort = Sort { masks: masks.collect(), open };
         let next = u32::try_from(self.sorts.len()).unwrap_or(u32::MAX);
         self.last_sort = *self.known_sorts.entry(sort.clone()).or_insert_with(|| {
             self.sorts.push(sort);

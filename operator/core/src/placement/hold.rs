@@ -29,10 +29,7 @@ impl Cluster<'_> {
         let shape = self.shapes.index_of.get(running.shape).copied();
         for pod in &running.pods {
             for &DeviceIndex { gpu, device } in pod.devices.iter().flatten() {
-                let Some(of) = self.snapshot.gpus.get(gpu.0 as usize) else { continue };
-                let held = device < 64 && of.held >> device & 1 == 1;
-                let held = held && *self.gpus[gpu.0 as usize].sound.get_or_insert_with(|| sound(of));
-                if held && self.is_held(gpu.0, device) == away {
+                if self.is_held_by_us(gpu.0, device) && self.is_held(gpu.0, device) == away {
                     self.set_held(gpu.0, device, !away);
                 }
             }
@@ -124,7 +121,7 @@ impl Cluster<'_> {
 }
 
 /// Whether what is held on a GPU is in what is used of it.
-fn sound(gpu: &Gpu) -> bool {
+pub(super) fn sound(gpu: &Gpu) -> bool {
     let held = |counter: usize| {
         let devices = looked_at(gpu).enumerate().filter(|(bit, _)| gpu.held >> bit & 1 == 1);
         devices.fold(0_u64, |sum, (_, device)| {

@@ -16,6 +16,7 @@ mod choice;
 mod cluster;
 mod demand;
 mod filter;
+mod gone;
 mod groups;
 mod hold;
 mod nodes;

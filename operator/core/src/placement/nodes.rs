@@ -15,6 +15,9 @@ use crate::model::{DeviceIndex, GpuIndex, NodeIndex, PlacementPolicy, PodPlaceme
 /// Nodes of equal cost that are compared for balance, once patience is gone.
 pub(super) const LOOKS: u32 = 8;
 
+/// So many new groups are put in order together.
+const MANY: usize = 16;
+
 /// What each group offers a demand of one item, whatever else the pods need.
 #[derive(Debug, Default)]
 pub(super) struct Views {
@@ -192,25 +195,51 @@ impl Cluster<'_> {
     /// What could take pods of a shape, with the reasons of those nodes that cannot.
     pub fn survey(&mut self, shape: usize) -> Survey {
         let demand = self.shapes.demand_of[shape];
-        self.refresh_offers(demand);
+        let at = (demand, self.changes.len());
+        // Shapes of one demand come together.
+        let known = self.offered.take().filter(|(known, _)| *known == at);
+        let by_devices = known.map_or_else(|| self.pods_by_devices_of(demand), |(_, pods)| pods);
         let rule = self.know_objections(shape);
         let objections = self.objections[rule].iter().flatten();
         let mut survey = Survey::default();
         let mut turned_away: BTreeMap<Objection, u32> = BTreeMap::new();
-        for ((offer, node), objection) in self.offers[demand].nodes.iter().zip(0..).zip(objections) {
-            if offer.pods == 0 {
+        for ((offered, node), objection) in by_devices.iter().copied().zip(0..).zip(objections) {
+            if offered == 0 {
                 continue;
             }
             survey.nodes += 1;
-            survey.pods_by_devices = survey.pods_by_devices.saturating_add(offer.pods);
+            survey.pods_by_devices = survey.pods_by_devices.saturating_add(offered);
             let (pods, reason) = objection.map_or_else(|| self.room.pods(node, shape), |o| (0, o));
-            if pods < offer.pods {
+            if pods < offered {
                 *turned_away.entry(reason).or_default() += 1;
             }
-            survey.pods = survey.pods.saturating_add(pods.min(offer.pods));
+            survey.pods = survey.pods.saturating_add(pods.min(offered));
         }
+        self.offered = Some((at, by_devices));
         survey.turned_away = turned_away.into_iter().map(|(reason, n)| (reason.to_string(), n)).collect();
         survey
+    }
+
+    /// For each node, the pods for which it has the devices of a demand.
+    fn pods_by_devices_of(&mut self, demand: usize) -> Vec<u64> {
+        let known = self.offers[demand].nodes.len() == self.nodes.len();
+        let shapes = self.shapes;
+        let ([item], false) = (shapes.demands[demand].items.as_slice(), known) else {
+            self.refresh_offers(demand);
+            return self.offers[demand].nodes.iter().map(|offer| offer.pods).collect();
+        };
+        self.refresh_views(demand);
+        let views = &self.views[demand].of;
+        let mut pods = vec![0_u64; self.nodes.len()];
+        for now in &self.gpus {
+            if let (Some(view), Some(on)) = (views[now.group.0 as usize], pods.get_mut(now.node as usize)) {
+                *on += u64::from(view.most);
+            }
+        }
+        for on in &mut pods {
+            *on /= u64::from(item.count);
+        }
+        pods
     }
 
     /// Whether a pod of a shape may go to a node, and the node has what it asks for besides devices.
@@ -237,17 +266,27 @@ impl Cluster<'_> {
     pub(super) fn refresh_views(&mut self, demand: usize) {
         let [item] = self.shapes.demands[demand].items.as_slice() else { return };
         let views = &mut self.views[demand];
-        for at in views.of.len()..self.groups.list.len() {
+        let new = views.of.len()..self.groups.list.len();
+        let many = new.len() > MANY;
+        for at in new {
             let id = GroupId(u32::try_from(at).unwrap_or(u32::MAX));
             let group = self.groups.get(id);
             let mask = self.groups.sorts[group.sort as usize].masks.get(item.eligible).copied().unwrap_or(0);
             let view = self.fleet.pick(group.state, mask, item.smallest).map(|pick| {
-                let place = views.order.partition_point(|other| *other < (pick, id));
-                views.start += usize::from(place < views.start);
-                views.order.insert(place, (pick, id));
+                if many {
+                    views.order.push((pick, id));
+                } else {
+                    let place = views.order.partition_point(|other| *other < (pick, id));
+                    views.start += usize::from(place < views.start);
+                    views.order.insert(place, (pick, id));
+                }
                 View { pick, most: self.fleet.most(group.state, mask, item.smallest) }
             });
             views.of.push(view);
+        }
+        if many {
+            views.order.sort_unstable();
+            views.start = 0;
         }
         for id in &self.groups.filled[views.filled..] {
             if let Some(View { pick, .. }) = views.of[id.0 as usize] {

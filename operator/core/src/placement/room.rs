@@ -64,7 +64,11 @@ impl<'a> Room<'a> {
 
     /// How many pods of a shape fit on a node, and what they run out of first.
     pub fn pods(&self, node: u32, shape: usize) -> (u64, Objection<'a>) {
-        let row = self.row(node);
+        self.pods_in(self.left(node), shape)
+    }
+
+    /// The same where so much is left.
+    pub fn pods_in(&self, row: &[i64], shape: usize) -> (u64, Objection<'a>) {
         // Kubernetes lets a pod that asks for none of a resource onto a node that is out of it.
         let times = self.takes[shape].iter().map(|&(column, need)| (row[column].max(0) / need, column));
         let (times, first) = times.min().unwrap_or((i64::MAX, PODS));
@@ -93,7 +97,7 @@ impl<'a> Room<'a> {
     }
 
     fn shortage_with(&self, node: u32, takes: &[(usize, i64)], gpus: i64) -> i64 {
-        let row = self.row(node);
+        let row = self.left(node);
         let all = &self.all[node as usize];
         (0..WEIGHED).fold(0, |worst, column| {
             if all[column] == 0 {
@@ -115,6 +119,19 @@ impl<'a> Room<'a> {
         self.change(node, shape, i64::from(pods));
     }
 
+    /// What a node of the snapshot has left, without what was placed or kept since.
+    pub fn at_first(&self, node: &Node) -> Vec<i64> {
+        let left = |name: &&str| amount(&node.allocatable, name) - amount(&node.requested, name);
+        self.names.iter().map(left).collect()
+    }
+
+    /// Adds what a pod of a shape takes to what is left.
+    pub fn add(&self, left: &mut [i64], shape: usize) {
+        for &(column, need) in &self.takes[shape] {
+            left[column] = left[column].saturating_add(need);
+        }
+    }
+
     fn change(&mut self, node: u32, shape: usize, times: i64) {
         let width = self.names.len();
         let row = &mut self.left[node as usize * width..][..width];
@@ -123,7 +140,8 @@ impl<'a> Room<'a> {
         }
     }
 
-    fn row(&self, node: u32) -> &[i64] {
+    /// What a node has left of each column.
+    pub fn left(&self, node: u32) -> &[i64] {
         &self.left[node as usize * self.names.len()..][..self.names.len()]
     }
 }

@@ -83,6 +83,15 @@ impl Scorer {
         Self { policy: PlacementPolicy::Learned, known }
     }
 
+    /// Whether it is the same, or a clone of it.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let same = match (&self.known, &other.known) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        self.policy == other.policy && same
+    }
+
     /// Which policy it is.
     pub fn policy(&self) -> PlacementPolicy {
         self.policy

@@ -151,7 +151,8 @@ impl<'a> Cycle<'a> {
         pods: &[PodPlacement],
     ) -> Option<Vec<usize>> {
         let load = self.ends.ground.load(self.snapshot.waiting[index].shape, pods);
-        let way = self.ends.in_the_way(index, pods, &load, &self.keeper, &mut self.cluster)?.way;
+        let way =
+            self.ends.in_the_way(index, pods, &load, &self.keeper, &self.admissions, &mut self.cluster)?.way;
         let by_ms = self.now_ms.saturating_add(demands.grace_ms);
         let in_time = |at: &usize| {
             let running = &self.snapshot.running[*at];

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::drain::{Ends, Place};
+use super::jobs::{Job, jobs};
 use super::keep::{Keeper, Kept};
 use super::order::{Order, Passed};
-use super::reason::{Obstacle, Reasons};
+use super::reason::{Known, Obstacle, Reasons};
 use super::tree::{Tightest, Tree};
 use crate::evict::Evictor;
 use crate::model::{
@@ -46,7 +47,9 @@ pub(super) struct Cycle<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) shapes: &'a Shapes<'a>,
     pub(super) cluster: Cluster<'a>,
+    jobs: Vec<Job>,
     pub(super) now_ms: i64,
+    pub(super) admissions: Vec<Admission>,
     /// What tenants hold, with what this cycle gave them.
     pub(super) tree: Tree<'a>,
     /// How many workloads of each shape are still to be decided.
@@ -83,15 +86,17 @@ impl<'a> Cycle<'a> {
     fn new(snapshot: &'a Snapshot, shapes: &'a Shapes<'a>, now_ms: i64) -> Self {
         let mut left = vec![0; shapes.pods.len()];
         let tree = Tree::of(snapshot);
-        let with_tenant = |index: &usize| tree.of_waiting(*index).is_some();
-        for index in (0..snapshot.waiting.len()).filter(with_tenant) {
-            left[shapes.shape_of[index]] += 1;
+        let jobs = jobs(snapshot, &shapes.shape_of, &tree);
+        for job in jobs.iter().filter(|job| job.tenant().is_some()) {
+            left[job.shape()] += 1;
         }
         Self {
             snapshot,
             shapes,
             cluster: Cluster::new(snapshot, shapes, false),
+            jobs,
             now_ms,
+            admissions: Vec::new(),
             left,
             keeper: Keeper::default(),
             ends: Ends::of(snapshot, shapes, now_ms),
@@ -119,8 +124,8 @@ impl<'a> Cycle<'a> {
     fn plan(&mut self) -> Result<Plan, usize> {
         let snapshot = self.snapshot;
         let mut plan = Plan::default();
-        let mut obstacles = Vec::new();
-        let mut order = Order::of(snapshot, &self.tree);
+        let mut obstacles = Vec::with_capacity(snapshot.waiting.len());
+        let mut order = Order::of(snapshot, &self.jobs, &self.tree);
         while let Some((workload, tenant)) = order.next() {
             let passed = match self.decide(workload, tenant) {
                 Ok(admission) => {
@@ -128,7 +133,7 @@ impl<'a> Cycle<'a> {
                         plan.out_of_turn.push(workload);
                     }
                     let given = Passed::Given(admission.units);
-                    plan.admissions.push(admission);
+                    self.admissions.push(admission);
                     given
                 }
                 Err(obstacle) => {
@@ -142,15 +147,17 @@ impl<'a> Cycle<'a> {
             order.pass(&self.tree, tenant, passed, self.now_ms);
         }
         let mut homeless: Vec<usize> =
-            (0..snapshot.waiting.len()).filter(|index| self.tree.of_waiting(*index).is_none()).collect();
+            (0..snapshot.waiting.len()).filter(|index| self.jobs[*index].tenant().is_none()).collect();
         homeless.sort_by_key(|index| (&snapshot.waiting[*index].key, *index));
         obstacles.extend(homeless.into_iter().map(|index| (index, Obstacle::NoTenant)));
 
         (plan.evictions, plan.replacements) =
             (std::mem::take(&mut self.evictions), std::mem::take(&mut self.replacements));
+        plan.admissions = std::mem::take(&mut self.admissions);
         plan.reservations = self.keeper.reservations();
         plan.missing = self.guard.missing();
-        let mut reasons = Reasons::new(snapshot, self.shapes, &mut self.cluster, &self.tree, &self.keeper);
+        let known = Known { jobs: &self.jobs, tree: &self.tree, keeper: &self.keeper, ends: &self.ends };
+        let mut reasons = Reasons::new(snapshot, self.shapes, &mut self.cluster, known);
         reasons.look_at(&obstacles);
         let wait = |(workload, obstacle)| Wait { workload, reason: reasons.of(workload, obstacle) };
         plan.waits = obstacles.into_iter().map(wait).collect();
@@ -161,9 +168,8 @@ impl<'a> Cycle<'a> {
     /// of who draws on a reserve, with those of `first`, before the others.
     fn keep_what_was_kept(&mut self, first: &[usize]) {
         let snapshot = self.snapshot;
-        let mut reserved: Vec<usize> = (0..snapshot.waiting.len())
-            .filter(|index| !snapshot.waiting[*index].reserved.is_empty())
-            .collect();
+        let mut reserved: Vec<usize> =
+            (0..snapshot.waiting.len()).filter(|index| self.jobs[*index].kept).collect();
         reserved.sort_by_key(|index| {
             let workload = &snapshot.waiting[*index];
             let ordinary = workload.reserved_right == Right::Ordinary;
@@ -177,7 +183,7 @@ impl<'a> Cycle<'a> {
             {
                 self.claim_first(first);
             }
-            let Some(tenant) = self.tree.of_waiting(index).filter(|_| self.keeper.of(index).is_none()) else {
+            let Some(tenant) = self.jobs[index].tenant().filter(|_| self.keeper.of(index).is_none()) else {
                 continue;
             };
             let whole = usize::try_from(workload.pods).is_ok_and(|pods| pods == workload.reserved.len());
@@ -213,7 +219,8 @@ impl<'a> Cycle<'a> {
     pub(super) fn keep(&mut self, workload: usize, tenant: usize, place: Place) -> Option<usize> {
         let shape = self.shapes.shape_of[workload];
         let load = self.ends.ground.load(self.snapshot.waiting[workload].shape, &place.pods);
-        let mut way = self.ends.in_the_way(workload, &place.pods, &load, &self.keeper, &mut self.cluster)?;
+        let (keeper, given) = (&self.keeper, &self.admissions);
+        let mut way = self.ends.in_the_way(workload, &place.pods, &load, keeper, given, &mut self.cluster)?;
         self.ends.wait_for_units(tenant, place.units, &self.tree, &mut way);
         let Place { pods, units } = place;
         let draw = self.draws.get(&workload);
@@ -239,7 +246,7 @@ impl<'a> Cycle<'a> {
     }
 
     fn decide(&mut self, index: usize, tenant: usize) -> Result<Admission, Obstacle> {
-        let shape = self.shapes.shape_of[index];
+        let shape = self.jobs[index].shape();
         let decided = self.admit(index, tenant, shape);
         self.left[shape] -= 1;
         if self.left[shape] == 0 {
@@ -250,12 +257,9 @@ impl<'a> Cycle<'a> {
 
     /// Tells whether those behind one that waits go before it: if it could start in time, and has waited long.
     fn pass_over(&mut self, index: usize, tenant: usize, obstacle: Obstacle) -> Passed {
-        let workload = &self.snapshot.waiting[index];
         let starts_in_time = match obstacle {
             Obstacle::Reserved(_) => true,
-            Obstacle::Quota { .. } | Obstacle::Room => {
-                self.has_waited(index) && self.ends.would_fit(workload, self.shapes.shape_of[index])
-            }
+            Obstacle::Quota { .. } | Obstacle::Room => self.has_waited(index) && self.would_fit(index),
             _ => false,
         };
         if !starts_in_time {
@@ -266,22 +270,31 @@ impl<'a> Cycle<'a> {
     }
 
     fn has_waited(&self, index: usize) -> bool {
-        let waited_ms = self.now_ms.saturating_sub(self.snapshot.waiting[index].queued_ms);
+        let waited_ms = self.now_ms.saturating_sub(self.jobs[index].queued_ms);
         waited_ms >= self.snapshot.settings.reserve_after_ms
     }
 
+    /// Whether it would find a place if everything ended that ends, and nothing were kept for others.
+    pub(super) fn would_fit(&mut self, index: usize) -> bool {
+        let job = self.jobs[index];
+        if job.plain {
+            return self.ends.would_fit_anywhere(job.pods, job.shape(), &mut self.cluster);
+        }
+        self.ends.would_fit(&self.snapshot.waiting[index], job.shape(), &mut self.cluster)
+    }
+
     fn admit(&mut self, index: usize, tenant: usize, shape: usize) -> Result<Admission, Obstacle> {
-        let workload = &self.snapshot.waiting[index];
+        let job = self.jobs[index];
         let demand = &self.shapes.demands[self.shapes.demand_of[shape]];
         let Some(least) = demand.least else { return Err(Obstacle::NoSuchDevice) };
-        let needs = least.saturating_mul(workload.pods.into());
+        let needs = least.saturating_mul(job.pods.into());
         if let Some((limit, of)) = self.tree.least_limit(tenant).filter(|(limit, _)| needs > *limit) {
             return Err(Obstacle::AboveLimit { needs, limit, tenant: of });
         }
-        if workload.not_before_ms > self.now_ms {
-            return Err(Obstacle::Backoff { left_ms: workload.not_before_ms.saturating_sub(self.now_ms) });
+        if job.not_before_ms > self.now_ms {
+            return Err(Obstacle::Backoff { left_ms: job.not_before_ms.saturating_sub(self.now_ms) });
         }
-        if workload.lasting && !self.draws.contains_key(&index) {
+        if job.lasting && !self.draws.contains_key(&index) {
             let left = self.left_to_last[tenant];
             // What waits for room counts too: else smaller ones behind it could take the guarantee for ever.
             match left.checked_sub(needs) {
@@ -352,11 +365,15 @@ impl<'a> Cycle<'a> {
         if needs > left {
             return Err(Obstacle::Quota { needs });
         }
+        let Job { shape, pods, plain, .. } = self.jobs[index];
+        let shape = shape as usize;
         let workload = &self.snapshot.waiting[index];
-        let shape = self.shapes.shape_of[index];
-        let Some(mut placed) = self.cluster.place_workload(shape, workload) else {
-            return Err(Obstacle::Room);
+        let placed = if plain {
+            self.cluster.place_anywhere(shape, pods)
+        } else {
+            self.cluster.place_workload(shape, workload)
         };
+        let Some(mut placed) = placed else { return Err(Obstacle::Room) };
         if placed.units > left && !workload.avoid.is_empty() {
             // Perhaps something cheaper is free where it would rather not go.
             self.cluster.take_back(shape, placed);
@@ -373,7 +390,6 @@ impl<'a> Cycle<'a> {
             return Err(Obstacle::Promised);
         };
         self.tree.give(tenant, placed.units);
-        self.ends.ground.give(workload.shape, &placed.pods);
         let right = Right::Ordinary;
         Ok(Admission { workload: index, pods: placed.pods, units: placed.units, right })
     }
@@ -409,7 +425,6 @@ impl<'a> Cycle<'a> {
         };
         if let Some(placed) = placed {
             self.tree.give(tenant, placed.units);
-            self.ends.ground.give(self.snapshot.waiting[index].shape, &placed.pods);
             self.keeper.started(own, true, &mut self.cluster);
             let right = self.right_of(index);
             return Ok(Admission { workload: index, pods: placed.pods, units: placed.units, right });
@@ -443,6 +458,9 @@ impl<'a> Cycle<'a> {
 
     /// Starts a workload on what is kept for others, if it has ended by the time at which they can be there.
     fn backfill(&mut self, index: usize, tenant: usize, needs: Units) -> Option<Admission> {
+        if self.jobs[index].plain {
+            return None;
+        }
         let workload = &self.snapshot.waiting[index];
         let end_ms = self.now_ms.saturating_add(workload.runs_ms?);
         let outlasting = self.keeper.outlasting(end_ms);

@@ -1,14 +1,15 @@
 //! Which place becomes free soonest for a workload that finds none, who is in the
 //! way there, and until when. Whether it is kept is not decided here.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::fewest::{Fewest, by_trying, heads};
 use super::keep::Keeper;
 use super::tree::Tree;
 use super::way::{Ground, Load};
-use crate::model::{Movable, PodPlacement, Snapshot, Units, Workload};
+use crate::model::{Admission, Movable, PodPlacement, Running, Snapshot, Topology, Units, Workload};
 use crate::placement::{Cluster, Shapes};
 
 /// Who runs, in the order in which they are expected to end.
@@ -17,27 +18,48 @@ pub(super) struct Ends<'a> {
     snapshot: &'a Snapshot,
     shapes: &'a Shapes<'a>,
     now_ms: i64,
+    /// When each is expected to end.
+    times: Vec<End>,
+    /// Once they are asked for: see [`heads`].
+    heads: OnceCell<Vec<u128>>,
+    /// Whether that was asked for: from then on it stays.
+    expected: Cell<bool>,
+    /// Whether anybody may be asked to leave or to move at all.
+    pub may_be_asked: bool,
     /// Once it is asked for: those that have been asked to leave, then those whose end is known, then the others, of
     /// which those that started last are expected to end first. Without those that are expected to run for ever.
     order: OnceCell<Vec<usize>>,
     /// Those who have been asked to leave, in that order.
     leaving: Vec<usize>,
-    /// The cluster once all have ended, with nothing kept; once it is asked for.
-    drained: Option<Cluster<'a>>,
-    /// When those who have been asked leave; [`i64::MAX`] if that is not known.
-    leaves_ms: Vec<Option<i64>>,
+    /// The cluster once all have ended, with nothing kept; once it is asked for by those that are to be together.
+    drained: Option<Box<Cluster<'a>>>,
+    /// By shape, what is known to fit into that; nodes and pods are added up for it.
+    once_ended: Vec<Known>,
+    /// The same for those that are to be together.
+    together: BTreeMap<(usize, &'a Topology), Known>,
+    /// When those leave who were asked in this cycle; [`i64::MAX`] if that is not known.
+    asked: BTreeMap<usize, i64>,
     /// What is used where.
     pub ground: Ground<'a>,
     /// For each tenant, who runs of it and of those below it, in order; once it is asked for.
     by_tenant: Option<Vec<Vec<usize>>>,
-    /// What does not fit even when those who leave have left, or, with nothing kept, when all who end have ended: the
-    /// least number of pods of a shape. Within a cycle there is ever less room.
-    hopeless: BTreeMap<(bool, usize), u32>,
+    /// By shape, the least number of pods that does not fit even when those who leave have left. Within a cycle there
+    /// is ever less room.
+    hopeless: Vec<u32>,
 }
+
+/// So many pods are known to fit, and so many not to.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    fit: u32,
+    too_many: u32,
+}
+
+const NOTHING: Known = Known { fit: 0, too_many: u32::MAX };
 
 /// How what runs is expected to end; the least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum End {
+pub(super) enum End {
     Leaves(i64),
     Known(i64),
     Unknown(Reverse<i64>),
@@ -66,61 +88,143 @@ pub(super) struct InTheWay {
 
 impl<'a> Ends<'a> {
     pub fn of(snapshot: &'a Snapshot, shapes: &'a Shapes<'a>, now_ms: i64) -> Self {
-        let leaves_ms: Vec<Option<i64>> = snapshot.running.iter().map(|running| running.leaves_ms).collect();
-        let mut leaving: Vec<usize> = (0..leaves_ms.len()).filter(|at| leaves_ms[*at].is_some()).collect();
-        leaving.sort_by_key(|at| (leaves_ms[*at], &snapshot.running[*at].key, *at));
+        // One look at each: there are many.
+        let (mut leaving, mut may_be_asked) = (Vec::new(), false);
+        let look = |(at, running): (usize, &Running)| {
+            if running.leaves_ms.is_some() {
+                leaving.push(at);
+            }
+            may_be_asked |= running.evictable || running.movable != Movable::No;
+            end(running, running.leaves_ms)
+        };
+        let times = snapshot.running.iter().enumerate().map(look).collect();
+        leaving.sort_by_key(|at| (snapshot.running[*at].leaves_ms, &snapshot.running[*at].key, *at));
         Self {
             snapshot,
             shapes,
             now_ms,
+            times,
+            heads: OnceCell::new(),
+            expected: Cell::new(false),
+            may_be_asked,
             order: OnceCell::new(),
             leaving,
             drained: None,
-            leaves_ms,
+            once_ended: vec![NOTHING; shapes.pods.len()],
+            together: BTreeMap::new(),
+            asked: BTreeMap::new(),
             ground: Ground::of(snapshot),
             by_tenant: None,
-            hopeless: BTreeMap::new(),
+            hopeless: vec![u32::MAX; shapes.pods.len()],
         }
     }
 
-    fn order(&self) -> &[usize] {
+    /// When each of the snapshot's running is expected to end, as far as was known when that was first asked.
+    pub fn ends(&self) -> &[End] {
+        self.expected.set(true);
+        &self.times
+    }
+
+    /// Those that end, in that order.
+    pub fn order(&self) -> &[usize] {
         self.order.get_or_init(|| {
-            let mut order: Vec<usize> = (0..self.snapshot.running.len()).collect();
-            order.retain(|at| self.end(*at) != End::Never);
-            order.sort_by_cached_key(|at| (self.end(*at), &self.snapshot.running[*at].key, *at));
+            let ends = self.ends();
+            let mut order: Vec<usize> = (0..ends.len()).filter(|at| ends[*at] != End::Never).collect();
+            let heads = self.heads();
+            order.sort_unstable_by_key(|at| (ends[*at], heads[*at], &self.snapshot.running[*at].key, *at));
             order
         })
     }
 
+    /// As far as it is known who is there: [`Ground::look_who_is_there`].
+    pub fn fewest(&self) -> Fewest<'a, '_> {
+        let (heads, there) = (self.heads(), self.ground.there());
+        Fewest { snapshot: self.snapshot, ends: self.ends(), heads, there }
+    }
+
+    fn heads(&self) -> &[u128] {
+        self.heads.get_or_init(|| heads(self.snapshot))
+    }
+
+    /// Whether anybody had been asked to leave when the cycle began.
+    pub fn anybody_leaves(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Whether a workload of that shape that may go anywhere is known to find a place once everything has ended.
+    pub fn is_known_to_fit(&self, pods: u32, shape: usize) -> bool {
+        self.once_ended[shape].fit >= pods
+    }
+
+    /// The same as [`Ends::would_fit`] for a workload that may go anywhere.
+    pub fn would_fit_anywhere(&mut self, pods: u32, shape: usize, cluster: &mut Cluster<'a>) -> bool {
+        let Known { fit, too_many } = self.once_ended[shape];
+        if pods <= fit || pods >= too_many {
+            return pods <= fit;
+        }
+        self.ground.look_who_is_there();
+        let ends = self.ends();
+        let mut fit = 0_u64;
+        let mut gone = Vec::new();
+        for (node, there) in (0..).zip(self.ground.there()) {
+            gone.clear();
+            gone.extend(there.iter().filter(|at| ends[**at] != End::Never));
+            fit = fit.saturating_add(cluster.pods_at_first_without(shape, node, &gone));
+            if fit >= u64::from(pods) {
+                break;
+            }
+        }
+        let fit = u32::try_from(fit).unwrap_or(u32::MAX);
+        let known = &mut self.once_ended[shape];
+        if fit >= pods {
+            known.fit = fit;
+        } else {
+            *known = Known { fit, too_many: pods };
+        }
+        fit >= pods
+    }
+
     /// Whether a workload would find a place if everything ended that ends, and nothing were kept for others.
-    pub fn would_fit(&mut self, workload: &Workload, shape: usize) -> bool {
-        if self.hopeless.get(&(false, shape)).is_some_and(|pods| workload.pods >= *pods) {
+    pub fn would_fit(&mut self, workload: &'a Workload, shape: usize, cluster: &mut Cluster<'a>) -> bool {
+        let Some(topology) = &workload.topology else {
+            return self.would_fit_anywhere(workload.pods, shape, cluster);
+        };
+        if workload.pods >= self.once_ended[shape].too_many {
             return false;
         }
-        let (snapshot, shapes) = (self.snapshot, self.shapes);
-        if self.drained.is_none() {
-            let mut cluster = Cluster::new(snapshot, shapes, false);
-            self.order().iter().for_each(|at| cluster.release(*at));
-            self.drained = Some(cluster);
+        let Known { fit, too_many } = *self.together.entry((shape, topology)).or_insert(NOTHING);
+        if (fit > 0 && workload.pods <= fit) || workload.pods >= too_many {
+            return workload.pods <= fit;
         }
-        let placed = self.drained.as_mut().and_then(|cluster| {
-            let placed = cluster.place_workload(shape, workload)?;
-            cluster.take_back(shape, placed);
-            Some(())
+        let (snapshot, shapes) = (self.snapshot, self.shapes);
+        let drained = self.drained.take().unwrap_or_else(|| {
+            let ends = self.ends();
+            let gone = (0..ends.len()).filter(|at| ends[*at] != End::Never);
+            Box::new(Cluster::without(snapshot, shapes, gone))
         });
-        if placed.is_none() && workload.topology.is_none() {
-            self.hopeless.insert((false, shape), workload.pods);
+        let cluster = self.drained.insert(drained);
+        let placed = cluster.place_workload(shape, workload).map(|placed| cluster.take_back(shape, placed));
+        let known = self.together.entry((shape, topology)).or_insert(NOTHING);
+        match placed {
+            Some(()) => known.fit = known.fit.max(workload.pods),
+            None => known.too_many = known.too_many.min(workload.pods),
         }
         placed.is_some()
     }
 
     /// Counts someone as asked to leave at this time, [`i64::MAX`] if that is not known, or as not asked any more.
     pub fn ask(&mut self, running: usize, leaves_ms: Option<i64>) {
-        self.leaves_ms[running] = leaves_ms;
+        match leaves_ms {
+            Some(leaves_ms) => self.asked.insert(running, leaves_ms),
+            None => self.asked.remove(&running),
+        };
+        if !self.expected.get() {
+            self.times[running] = self.end(running);
+        }
     }
 
     fn end(&self, running: usize) -> End {
-        end(self.snapshot, &self.leaves_ms, running)
+        end_if(self.snapshot, &self.asked, running)
     }
 
     /// A place for a workload that is free once some of those who leave have left, or some of those who end have
@@ -132,71 +236,38 @@ impl<'a> Ends<'a> {
         leaving_only: bool,
         cluster: &mut Cluster<'a>,
     ) -> Option<Place> {
-        let order = if leaving_only { &self.leaving } else { self.order() };
-        let known = self.hopeless.get(&(leaving_only, shape));
-        if order.is_empty() || known.is_some_and(|pods| workload.pods >= *pods) {
+        let hopeless = if leaving_only { self.hopeless[shape] } else { self.once_ended[shape].too_many };
+        if workload.pods >= hopeless {
             return None;
         }
-        let mut gone = 0;
-        let found = Self::fewest(workload, shape, order, &mut gone, cluster);
-        for at in order.get(..gone).unwrap_or_default() {
-            cluster.restore(*at);
-        }
+        let found = if leaving_only || workload.topology.is_some() {
+            let order = if leaving_only { &self.leaving } else { self.order() };
+            by_trying(workload, shape, order, cluster)
+        } else {
+            self.ground.look_who_is_there();
+            let fewest = self.fewest();
+            let found = fewest.place(workload, shape, cluster);
+            found.unwrap_or_else(|_| by_trying(workload, shape, self.order(), cluster))
+        };
         if found.is_none() && leaving_only && workload.topology.is_none() {
-            self.hopeless.insert((leaving_only, shape), workload.pods);
+            self.hopeless[shape] = workload.pods;
         }
         found
     }
 
-    /// A place once the fewest of these are gone, the first first. Leaves `gone` of them released, and the place taken
-    /// back.
-    fn fewest(
-        workload: &Workload,
-        shape: usize,
-        order: &[usize],
-        gone: &mut usize,
-        cluster: &mut Cluster<'a>,
-    ) -> Option<Place> {
-        let all = order.len();
-        let (mut too_few, mut enough) = (0, all);
-        let mut found = None;
-        let mut next = 1.min(all);
-        while found.is_none() || enough - too_few > 1 {
-            for at in order.get(*gone..next).unwrap_or_default() {
-                cluster.release(*at);
-            }
-            for at in order.get(next..*gone).unwrap_or_default() {
-                cluster.restore(*at);
-            }
-            *gone = next;
-            match cluster.place_workload(shape, workload) {
-                Some(placed) => {
-                    found = Some(Place { pods: placed.pods.clone(), units: placed.units });
-                    cluster.take_back(shape, placed);
-                    enough = next;
-                }
-                None if next == all => return None,
-                None => too_few = next,
-            }
-            let further =
-                if found.is_none() { too_few.saturating_mul(2) } else { usize::midpoint(too_few, enough) };
-            next = further.clamp(too_few + 1, all);
-        }
-        found
-    }
-
-    /// Who has to be gone before pods of a workload can be there, which take this much: of those that can't all stay,
-    /// who ends first. `None` if they never can, because others are there, or a node does not take them (any more).
+    /// Who has to be gone before pods of a workload can be there, which take this much, beside what this cycle has given:
+    /// of those that can't all stay, who ends first. `None` if they never can, because others are there, or a node does not take them (any more).
     pub fn in_the_way(
         &mut self,
         workload: usize,
         pods: &[PodPlacement],
         load: &Load,
         keeper: &Keeper,
+        given: &[Admission],
         cluster: &mut Cluster<'a>,
     ) -> Option<InTheWay> {
-        let (leaves_ms, snapshot) = (&self.leaves_ms, self.snapshot);
-        let way = self.ground.in_the_way(load, keeper, |at| end(snapshot, leaves_ms, at))?;
+        let (asked, snapshot) = (&self.asked, self.snapshot);
+        let way = self.ground.in_the_way(load, keeper, given, |at| end_if(snapshot, asked, at))?;
         for at in &way {
             cluster.release(*at);
         }
@@ -230,7 +301,8 @@ impl<'a> Ends<'a> {
             let running = &self.snapshot.running;
             let of = |at: &usize| tree.find(&running[*at].tenant);
             let is_there = |at: &usize| of(at).is_some_and(|of| tree.path(of).any(|at| at == above));
-            let at_ms = |at: usize| self.end(at).at_ms().or(self.leaves_ms[at]);
+            let leaves_ms = |at: usize| self.asked.get(&at).copied().or(running[at].leaves_ms);
+            let at_ms = |at: usize| self.end(at).at_ms().or(leaves_ms(at));
             let ends = (0..running.len()).filter(is_there).filter_map(|at| Some((at_ms(at)?, at)));
             let mut ends: Vec<(i64, usize)> = ends.collect();
             ends.sort_by_key(|(end_ms, at)| (*end_ms, &running[*at].key, *at));
@@ -239,7 +311,7 @@ impl<'a> Ends<'a> {
                     break;
                 }
                 short = short.saturating_sub(running[at].units);
-                if self.leaves_ms[at].is_some() && counted.insert(at) {
+                if leaves_ms(at).is_some() && counted.insert(at) {
                     way.add(self.end(at));
                 }
             }
@@ -332,9 +404,13 @@ impl End {
     }
 }
 
-fn end(snapshot: &Snapshot, leaves_ms: &[Option<i64>], running: usize) -> End {
+fn end_if(snapshot: &Snapshot, asked: &BTreeMap<usize, i64>, running: usize) -> End {
     let of = &snapshot.running[running];
-    match (leaves_ms[running], of.ends_ms) {
+    end(of, asked.get(&running).copied().or(of.leaves_ms))
+}
+
+fn end(of: &Running, leaves_ms: Option<i64>) -> End {
+    match (leaves_ms, of.ends_ms) {
         (Some(ms), _) => End::Leaves(ms),
         (None, Some(ms)) => End::Known(ms),
         // Servers run for ever.

@@ -12,6 +12,8 @@
 mod claim;
 mod cycle;
 mod drain;
+mod fewest;
+mod jobs;
 mod keep;
 mod order;
 mod reason;

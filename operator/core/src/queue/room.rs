@@ -30,8 +30,7 @@ impl<'a> Cycle<'a> {
         if !waited || self.overtaken || drains >= self.snapshot.settings.reservations {
             return None;
         }
-        let workload = &self.snapshot.waiting[index];
-        if !self.ends.would_fit(workload, self.shapes.shape_of[index]) {
+        if !self.would_fit(index) {
             return None;
         }
         let kept = self.keep_what_becomes_free(index, tenant, false);
@@ -46,6 +45,9 @@ impl<'a> Cycle<'a> {
         tenant: usize,
         leaving_only: bool,
     ) -> Option<usize> {
+        if leaving_only && !self.ends.anybody_leaves() {
+            return None;
+        }
         let workload: &Workload = &self.snapshot.waiting[index];
         let shape = self.shapes.shape_of[index];
         let place = self.ends.place(workload, shape, leaving_only, &mut self.cluster)?;
@@ -64,6 +66,9 @@ impl<'a> Cycle<'a> {
         needs: Units,
         lacks_units: bool,
     ) -> Option<usize> {
+        if !self.ends.may_be_asked {
+            return None;
+        }
         let (snapshot, now_ms) = (self.snapshot, self.now_ms);
         let left = self.left_for_others(tenant);
         let mut evictor = self.evictor();

@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::keep::{Keeper, Kept};
-use crate::model::{PodPlacement, PodShape, Resources, Snapshot};
+use crate::model::{Admission, PodPlacement, PodShape, Resources, Snapshot};
 
 /// A GPU or a node, by index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,20 +30,13 @@ pub(super) struct Ground<'a> {
     others: Vec<&'a str>,
     /// For each node, who runs there; once it is asked for.
     there: Option<Vec<Vec<usize>>>,
-    /// What this cycle has given: shape of the snapshot, and places.
-    given: Vec<(usize, Vec<PodPlacement>)>,
 }
 
 impl<'a> Ground<'a> {
     pub fn of(snapshot: &'a Snapshot) -> Self {
         let names = snapshot.shapes.iter().flat_map(|shape| shape.resources.other.keys().map(String::as_str));
         let others: BTreeSet<&str> = names.collect();
-        Self { snapshot, others: others.into_iter().collect(), there: None, given: Vec::new() }
-    }
-
-    /// Counts what a workload gets in this cycle.
-    pub fn give(&mut self, shape: usize, pods: &[PodPlacement]) {
-        self.given.push((shape, pods.to_vec()));
+        Self { snapshot, others: others.into_iter().collect(), there: None }
     }
 
     /// What pods of a shape of the snapshot take in these places.
@@ -70,12 +63,11 @@ impl<'a> Ground<'a> {
         &mut self,
         load: &Load,
         keeper: &Keeper,
+        given: &[Admission],
         end: impl Fn(usize) -> E,
     ) -> Option<Vec<usize>> {
-        if self.there.is_none() {
-            self.there = Some(self.who_is_there());
-        }
-        let there = self.there.as_ref()?;
+        self.look_who_is_there();
+        let there = self.there();
         let on_node = |spot: &Spot| match spot {
             Spot::Node(node) => there.get(*node as usize),
             Spot::Gpu(_) => None,
@@ -86,7 +78,7 @@ impl<'a> Ground<'a> {
         let mut others: Vec<(&Kept, Load)> =
             keeper.standing().filter(shares).map(|kept| (kept, Load::new())).collect();
 
-        let mut level = self.level(load, &loads);
+        let mut level = self.level(load, &loads, given);
         for (kept, _) in &others {
             add_all(&mut level, &kept.load);
         }
@@ -121,12 +113,12 @@ impl<'a> Ground<'a> {
     }
 
     /// What is used of the spots of a load by others than those who run there.
-    fn level(&self, load: &Load, running: &BTreeMap<usize, Load>) -> Load {
+    fn level(&self, load: &Load, running: &BTreeMap<usize, Load>, given: &[Admission]) -> Load {
         let mut level: Load = load.keys().map(|spot| (*spot, self.used(*spot))).collect();
-        for (shape, pods) in &self.given {
+        for Admission { workload, pods, .. } in given {
             let touches = |pod: &PodPlacement| load.contains_key(&Spot::Node(pod.node.0));
             if pods.iter().any(touches) {
-                add_all(&mut level, &self.load(*shape, pods));
+                add_all(&mut level, &self.load(self.snapshot.waiting[*workload].shape, pods));
             }
         }
         for load in running.values() {
@@ -154,16 +146,25 @@ impl<'a> Ground<'a> {
         self.load(running.shape, &running.pods)
     }
 
-    fn who_is_there(&self) -> Vec<Vec<usize>> {
-        let mut there = vec![Vec::new(); self.snapshot.nodes.len()];
+    /// Sees to it that [`Ground::there`] is known.
+    pub fn look_who_is_there(&mut self) {
+        if self.there.is_some() {
+            return;
+        }
+        let mut there: Vec<Vec<usize>> = vec![Vec::new(); self.snapshot.nodes.len()];
         for (at, running) in self.snapshot.running.iter().enumerate() {
             for pod in &running.pods {
-                if let Some(there) = there.get_mut(pod.node.0 as usize) {
+                if let Some(there) = there.get_mut(pod.node.0 as usize).filter(|t| t.last() != Some(&at)) {
                     there.push(at);
                 }
             }
         }
-        there
+        self.there = Some(there);
+    }
+
+    /// For each node, who runs there.
+    pub fn there(&self) -> &[Vec<usize>] {
+        self.there.as_deref().unwrap_or_default()
     }
 
     fn used(&self, spot: Spot) -> Vec<u64> {

@@ -72,7 +72,7 @@ impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSuchDevice { label, available } => {
-                let label = if label == WHOLE { "a whole GPU" } else { label };
+                let label = if **label == *WHOLE { "a whole GPU" } else { label };
                 if available.is_empty() {
                     return write!(f, "no device here is {label}: there are no devices at all");
                 }

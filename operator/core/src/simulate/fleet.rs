@@ -65,7 +65,7 @@ impl Sort {
         if matches!(self, Self::H100 | Self::H100Either) {
             devices.push(device("gpu".to_owned(), "gpu", &capacity, capacity.clone(), memory));
         }
-        Gpu { used: vec![0; capacity.len()], capacity, devices, ..Gpu::default() }
+        Gpu { used: vec![0; capacity.len()], capacity, devices: devices.into(), ..Gpu::default() }
     }
 }
 

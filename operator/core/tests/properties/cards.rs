@@ -60,11 +60,12 @@ impl Card {
             Self::Some => cut(&SOME.map(|at| H100[at]), 7, 8),
             Self::Whole => {
                 let gpu = cut(&[], 7, 8);
-                Gpu { devices: vec![everything(&gpu)], ..gpu }
+                Gpu { devices: vec![everything(&gpu)].into(), ..gpu }
             }
             Self::Either => {
                 let mut gpu = cut(&H100, 7, 8);
-                gpu.devices.push(everything(&gpu));
+                let everything = everything(&gpu);
+                gpu.devices.push(everything);
                 gpu
             }
         }
@@ -92,7 +93,7 @@ fn cut(profiles: &[Profile], compute: u64, slices: u64) -> Gpu {
             });
         }
     }
-    Gpu { used: vec![0; capacity.len()], capacity, devices, ..Gpu::default() }
+    Gpu { used: vec![0; capacity.len()], capacity, devices: devices.into(), ..Gpu::default() }
 }
 
 fn everything(gpu: &Gpu) -> Device {

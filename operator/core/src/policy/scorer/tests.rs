@@ -49,7 +49,8 @@ fn prices_are_those_of_the_table() {
 fn a_card_that_cannot_be_listed_is_left_out_alone() {
     let mut many = h100();
     while many.devices.len() < 65 {
-        many.devices.push(many.devices[0].clone());
+        let first = many.devices[0].clone();
+        many.devices.push(first);
     }
     let snapshot = cluster(1, &[many, a30()]);
     let scorer = Scorer::new(&snapshot);

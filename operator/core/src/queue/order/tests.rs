@@ -25,10 +25,14 @@ fn queue(snapshot: &mut Snapshot, tenant: &str, priority: i32, queued_ms: i64) {
     snapshot.waiting.push(workload);
 }
 
+fn short(snapshot: &Snapshot, tree: &Tree<'_>) -> Vec<Job> {
+    crate::queue::jobs::jobs(snapshot, &vec![0; snapshot.waiting.len()], tree)
+}
+
 /// Tenants in their order, if each workload gets `units` of it.
 fn turns(snapshot: &Snapshot, units: Option<u64>, now_ms: i64) -> Vec<(String, i64)> {
     let mut tree = Tree::of(snapshot);
-    let mut order = Order::of(snapshot, &tree);
+    let mut order = Order::of(snapshot, &short(snapshot, &tree), &tree);
     let mut turns = Vec::new();
     while let Some((workload, tenant)) = order.next() {
         tree.give(tenant, units.unwrap_or(0));
@@ -143,7 +147,7 @@ proptest! {
                 queue(&mut snapshot, &tenant(at + other), *priority, now_ms);
             }
             let tree = Tree::of(&snapshot);
-            let (first, _) = Order::of(&snapshot, &tree).next().unwrap();
+            let (first, _) = Order::of(&snapshot, &short(&snapshot, &tree), &tree).next().unwrap();
             if snapshot.waiting[first].key == "0" {
                 break;
             }
@@ -173,7 +177,7 @@ proptest! {
             queue(&mut snapshot, &format!("t{at}"), priority, queued_ms);
         }
         let mut tree = Tree::of(&snapshot);
-        let mut order = Order::of(&snapshot, &tree);
+        let mut order = Order::of(&snapshot, &short(&snapshot, &tree), &tree);
         let mut seen = Vec::new();
         while let Some((workload, tenant)) = order.next() {
             prop_assert_eq!(&snapshot.waiting[workload].tenant, tree.name(tenant));

@@ -245,7 +245,7 @@ fn check_reason(
     let workload = &snapshot.waiting[index];
     let wanted = workload.pods;
     if !snapshot.tenants.contains_key(&workload.tenant) {
-        assert_eq!(*reason, WaitReason::NoTenant { tenant: workload.tenant.clone() });
+        assert_eq!(*reason, WaitReason::NoTenant { tenant: workload.tenant.as_str().into() });
         return;
     }
     let Some(needs) = least(snapshot, workload) else {
@@ -256,7 +256,7 @@ fn check_reason(
     let least =
         above.filter_map(|at| Some((snapshot.tenants[at].limit?, at))).min_by_key(|(limit, _)| *limit);
     if let Some((limit, tenant)) = least.filter(|(limit, _)| needs > *limit) {
-        assert_eq!(*reason, WaitReason::AboveLimit { tenant: tenant.to_owned(), needs, limit });
+        assert_eq!(*reason, WaitReason::AboveLimit { tenant: tenant.into(), needs, limit });
         return;
     }
     if workload.not_before_ms > NOW {
@@ -275,12 +275,12 @@ fn check_reason(
             assert!(ever < wanted);
         }
         WaitReason::Quota { needs, left, limit, tenant } => {
-            assert_eq!((Some((*left, *limit)), tenant.as_str()), (left_of_limit, named));
+            assert_eq!((Some((*left, *limit)), &**tenant), (left_of_limit, named));
             assert!(needs > left && ever >= wanted, "{reason}");
         }
         WaitReason::NoRoom { fit, pods, left, tenant, .. } => {
             assert_eq!((*fit, *pods, *left), (now, wanted, left_of_limit), "{reason}");
-            assert_eq!(tenant, named);
+            assert_eq!(&**tenant, named);
             assert!(by_devices < wanted && ever >= wanted, "{reason}");
         }
         WaitReason::NoNode { fit, left, turned_away, nodes, .. } => {
