@@ -64,7 +64,11 @@ impl Reserves {
     /// What may still be taken from others, by reserve.
     pub(in crate::engine) fn spendable(&self, reserve: &str) -> UnitMs {
         let pool = self.pools.get(reserve);
-        pool.zip(self.states.get(reserve)).map_or(0, |(pool, state)| state.spendable(pool))
+        pool.zip(self.states.get(reserve)).map_or(0, |(pool, state)| {
+            // What runs is covered first.
+            let least_ms = u64::from(pool.reserve.spec.instant_claim.within_seconds).saturating_mul(1000);
+            state.spendable(pool).saturating_sub(state.claimed.saturating_mul(least_ms))
+        })
     }
 
     /// What the monthly reports are told.
