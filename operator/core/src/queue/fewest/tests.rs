@@ -99,7 +99,9 @@ proptest! {
         let gone: Vec<usize> = ends.order().to_vec();
         let mut drained = Cluster::without(&snapshot, &shapes, gone.iter().copied());
         let mut released = Cluster::new(&snapshot, &shapes, false);
-        gone.iter().for_each(|at| released.release(*at));
+        for at in &gone {
+            released.release(*at);
+        }
         // What was placed and kept in the cycle is in the way of the others.
         let (first, others) = snapshot.waiting.split_first().unwrap();
         let shape = shapes.shape_of[0];
@@ -117,7 +119,9 @@ proptest! {
             prop_assert_eq!(drained.survey(shape), released.survey(shape));
             let placed = drained.place_workload(shape, workload);
             let fits = placed.is_some();
-            placed.into_iter().for_each(|placed| drained.take_back(shape, placed));
+            if let Some(placed) = placed {
+                drained.take_back(shape, placed);
+            }
             prop_assert_eq!(ends.would_fit_anywhere(workload.pods, shape, &mut now), fits);
             prop_assert_eq!(ends.would_fit_anywhere(workload.pods, shape, &mut now), fits, "as remembered");
 
