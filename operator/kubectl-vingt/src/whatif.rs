@@ -39,8 +39,10 @@ pub fn add_gpus(snapshot: &mut Snapshot, count: u32) -> Result<(), String> {
         snapshot.nodes.push(Node { name, labels, requested: Resources::default(), ..like });
         for &at in &all[model][..more] {
             let like = snapshot.gpus[at].clone();
-            let devices =
-                like.devices.into_iter().map(|device| vingt_core::model::Device { tainted: false, ..device });
+            let devices = like
+                .devices
+                .iter()
+                .map(|device| vingt_core::model::Device { tainted: false, ..device.clone() });
             let (used, devices) = (vec![0; like.capacity.len()], devices.collect());
             snapshot.gpus.push(Gpu { node, used, held: 0, devices, ..like });
             for set in &mut snapshot.device_sets {

@@ -151,7 +151,7 @@ pub mod tests {
         json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "resourceVersion": "1", "labels": {"zone": zone}}})
     }
 
-    fn reserve(name: &str, zone: Option<&str>, made: &str, more: Value) -> Value {
+    fn reserve(name: &str, zone: Option<&str>, made: &str, more: &Value) -> Value {
         let labels = zone.map_or(json!({}), |zone| json!({"zone": zone}));
         let mut reserve = json!({"apiVersion": "vingt.dev/v1alpha1", "kind": "SovereignReserve",
             "metadata": {"name": name, "resourceVersion": "1", "creationTimestamp": made},
@@ -167,7 +167,7 @@ pub mod tests {
         let mut world = World::default();
         list::<Node>(&mut world, nodes.iter().map(|(name, _)| node(name, "x")));
         list::<Slice>(&mut world, nodes.iter().flat_map(|(name, gpus)| slices(name, *gpus, 1)));
-        list::<SovereignReserve>(&mut world, [reserve("r", None, "2026-01-01T00:00:00Z", json!({}))]);
+        list::<SovereignReserve>(&mut world, [reserve("r", None, "2026-01-01T00:00:00Z", &json!({}))]);
         let layout = Layout::of(&world.slices);
         let mut installed = Installed::default();
         installed.look(&world, &layout, 0);
@@ -182,7 +182,7 @@ pub mod tests {
         list::<SovereignReserve>(
             &mut world,
             [
-                reserve("all", None, "2026-01-02T00:00:00Z", json!({})),
+                reserve("all", None, "2026-01-02T00:00:00Z", &json!({})),
                 reserve(
                     "x",
                     Some("x"),

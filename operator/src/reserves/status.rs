@@ -71,7 +71,7 @@ pub fn status(
     match state.missing.as_deref() {
         None => {}
         Some("") => {
-            set(ConditionType::Deliverable, true, "Proved", "the instant claim fits if all left that can")
+            set(ConditionType::Deliverable, true, "Proved", "the instant claim fits if all left that can");
         }
         Some(missing) => set(ConditionType::Deliverable, false, "DoesNotFit", missing),
     }

@@ -145,11 +145,11 @@ impl Engine {
             let waits = uses.entries.iter().any(|entry| {
                 entry.reserve.as_deref() == Some(&name) && !self.accounts.reserves.stored(entry)
             });
-            self.tell_reserve(&pool.reserve, new, waits, now_ms);
+            self.tell_reserve(&pool.reserve, &new, waits, now_ms);
             self.accounts.reserves.states.insert(name, state);
         }
         for (key, status) in told {
-            self.tell_order(&key, status);
+            self.tell_order(&key, &status);
         }
     }
 
@@ -176,7 +176,7 @@ impl Engine {
     fn tell_reserve(
         &mut self,
         reserve: &SovereignReserve,
-        new: vingt_crds::SovereignReserveStatus,
+        new: &vingt_crds::SovereignReserveStatus,
         waits: bool,
         now_ms: i64,
     ) {
@@ -191,7 +191,7 @@ impl Engine {
             )
         };
         let due = written_ms.saturating_add(WRITE_EVERY_MS) <= now_ms;
-        let changed = said(&old) != said(&new) || old.observed_generation != new.observed_generation;
+        let changed = said(&old) != said(new) || old.observed_generation != new.observed_generation;
         let name = reserve.metadata.name.clone().unwrap_or_default();
         let object = format!("SovereignReserve/{name}");
         if !(due || waits || changed) || !self.free(&object) {
@@ -209,7 +209,7 @@ impl Engine {
         );
     }
 
-    fn tell_order(&mut self, key: &Key, status: SovereignOrderStatus) {
+    fn tell_order(&mut self, key: &Key, status: &SovereignOrderStatus) {
         let object = order_object(key);
         let Some(order) = self.world.orders.get(key).cloned() else { return };
         if !self.free(&object) {

@@ -122,14 +122,14 @@ impl Books {
         self.booked = self.calendar.bookings(&pool);
         answers
     }
+}
 
-    /// What was ordered as jobs for one GPU at a time, as much work in all.
-    pub fn as_single_jobs(&self, order: &Order) -> Vec<Job> {
-        let count = order.shapes.iter().map(|shape| shape.count).sum();
-        let work_ms = order.until_ms - order.from_ms;
-        let one = |job: Job| Job { pods: 1, ends: Ends::Work(work_ms), order: None, ..job };
-        (0..count).flat_map(|_| jobs(order)).map(one).collect()
-    }
+/// What was ordered as jobs for one GPU at a time, as much work in all.
+pub fn as_single_jobs(order: &Order) -> Vec<Job> {
+    let count = order.shapes.iter().map(|shape| shape.count).sum();
+    let work_ms = order.until_ms - order.from_ms;
+    let one = |job: Job| Job { pods: 1, ends: Ends::Work(work_ms), order: None, ..job };
+    (0..count).filter_map(|_| jobs(order)).map(one).collect()
 }
 
 /// What runs under an order.

@@ -12,11 +12,11 @@ use crate::reserve::{Account, Now};
 use crate::simulate::replay::world::{release, saved_ms};
 use crate::simulate::replay::{Quantiles, ReplayError};
 
-use super::booking::Books;
+use super::booking::{Books, as_single_jobs};
 use super::load::{DAY_MS, Ends, Job, Load, draw};
 use super::outcome::{Row, Summary, Year};
 use super::tally::{Beyond, over};
-use super::world::{World, is_drawing};
+use super::world::{World, cover, is_drawing};
 use super::{Keeping, Setup, WITHIN_MS};
 
 /// What happens; at one time in this order.
@@ -291,7 +291,7 @@ impl<'a> Engine<'a> {
             let held = self.held_by(|right| *right == Right::Claimed);
             let standing = self.world.standing(self.setup, &self.account, &self.books, self.now_ms, held);
             let valid = self.world.may_claim(self.setup, self.now_ms, &asked, come.ask)
-                && standing.spendable() >= self.world.cover(&asked, come.ask);
+                && standing.spendable() >= cover(&asked, come.ask);
             self.fates[job].valid = valid;
             self.summary.valid += u32::from(valid);
         }
@@ -396,7 +396,7 @@ impl<'a> Engine<'a> {
         let order = self.load.wishes[wish].order.clone();
         self.summary.orders += 1;
         if self.setup.keeping != Keeping::Lent {
-            for job in self.books.as_single_jobs(&order) {
+            for job in as_single_jobs(&order) {
                 self.expect(job);
             }
             return;

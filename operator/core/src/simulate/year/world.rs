@@ -97,12 +97,6 @@ impl World {
         count(Ask::Whole) <= wholes && count(Ask::Whole) + count(Ask::Half) <= wholes + halves
     }
 
-    /// Tokens that cover these claims and one more.
-    pub fn cover(&self, asked: &[Ask], more: Ask) -> UnitMs {
-        let all: Units = asked.iter().chain([&more]).map(|ask| units(*ask)).sum();
-        super::tally::over(all, LEAST_CLAIM_MS)
-    }
-
     /// How the reserve stands.
     pub fn standing(
         &self,
@@ -136,4 +130,10 @@ impl World {
             orders: books.orders(),
         }];
     }
+}
+
+/// Tokens that cover these claims and one more.
+pub fn cover(asked: &[Ask], more: Ask) -> UnitMs {
+    let all: Units = asked.iter().chain([&more]).map(|ask| units(*ask)).sum();
+    super::tally::over(all, LEAST_CLAIM_MS)
 }
