@@ -10,6 +10,7 @@ use anyhow::{Result, ensure};
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -56,7 +57,7 @@ impl Seen {
             loop {
                 match events.try_next().await {
                     Ok(Some(watcher::Event::Apply(claim) | watcher::Event::InitApply(claim))) => {
-                        to.note(&claim)
+                        to.note(&claim);
                     }
                     Ok(Some(watcher::Event::Delete(claim))) => to.released(&claim, None),
                     Ok(Some(_)) => {}
@@ -80,7 +81,7 @@ impl Seen {
             let mut uses = self.uses();
             let (tenant, units) = (record.tenant, record.units);
             let of_it = uses.entry(key).or_insert(Use { tenant, units, end_ms: None, released: false });
-            of_it.end_ms = end.map(|end| end.as_millisecond()).or(of_it.end_ms);
+            of_it.end_ms = end.map(Timestamp::as_millisecond).or(of_it.end_ms);
         }
         self.released(claim, Some(start_ms));
     }

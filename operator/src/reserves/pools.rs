@@ -187,7 +187,7 @@ pub mod tests {
                     "x",
                     Some("x"),
                     "2026-01-01T00:00:00Z",
-                    json!({"maintenance": [
+                    &json!({"maintenance": [
                 {"from": "2026-05-01T00:00:00Z", "until": "2026-05-02T00:00:00Z", "nodes": ["b"], "reason": "r"}]}),
                 ),
             ],
