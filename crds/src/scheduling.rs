@@ -70,7 +70,7 @@ pub struct Evictions {
 pub struct LastEviction {
     /// When it was decided.
     pub at: Time,
-    /// `Reclaimed`, `Preempted` or `Moved`.
+    /// `Reclaimed`, `Preempted`, `Claimed` or `Moved`.
     pub reason: String,
     /// The workload that gets the room, as `Kind/namespace/name`.
     pub by: String,
