@@ -104,6 +104,16 @@ pub const fn class(class: TenantClass) -> Class {
     }
 }
 
+/// A class in the API's words.
+pub const fn class_said(class: Class) -> TenantClass {
+    match class {
+        Class::Standard => TenantClass::Standard,
+        Class::Sme => TenantClass::Sme,
+        Class::Sovereign => TenantClass::Sovereign,
+        Class::Security => TenantClass::Security,
+    }
+}
+
 /// Why the parent of a tenant counts as none, if it does.
 pub fn wrong_parent(name: &str, world: &World) -> Option<String> {
     let parent_of = |name: &str| world.tenants.get(&Key::new("", name))?.spec.parent.clone();

@@ -2,6 +2,7 @@
 //! orders. What of it can be delivered, and who leaves for it, is decided there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use vingt_core::model::{
     Class, DeviceRequest, NodeIndex, NodeTerm, Operator, Order, Plan, PodShape, Requirement, Reserve,
@@ -47,11 +48,8 @@ impl Engine {
         let index = |node: &String| self.layout.node_index.get(node).copied();
         let mut nodes: Vec<NodeIndex> = pool.nodes.iter().filter_map(index).collect();
         nodes.sort_unstable();
-        let times = self.accounts.reserves.raised(pool, now_ms);
-        let mut shapes = self.shapes_of(&spec.instant_claim.shapes, pool, picture);
-        for shape in &mut shapes {
-            shape.count = shape.count.saturating_mul(times);
-        }
+        let declared = self.shapes_of(&spec.instant_claim.shapes, pool, picture);
+        let shapes = self.accounts.reserves.claimable(pool, declared, now_ms);
         let seconds = |seconds: u32| i64::from(seconds).saturating_mul(1000);
         Reserve {
             name: pool.name().to_owned(),
@@ -60,7 +58,7 @@ impl Engine {
             shapes,
             burst: spec.instant_claim.burst,
             grace_ms: seconds(spec.instant_claim.grace_seconds),
-            tokens: self.accounts.reserves.spendable(pool.name()),
+            tokens: self.accounts.reserves.spare(pool.name()),
             least_claim_ms: seconds(spec.instant_claim.within_seconds),
             orders: self.orders_of(pool, picture, tenancy, now_ms),
         }
@@ -74,7 +72,7 @@ impl Engine {
         tenancy: &Tenancy,
         now_ms: i64,
     ) -> Vec<Order> {
-        let stands = |(key, order): (&Key, &std::sync::Arc<SovereignOrder>)| {
+        let stands = |(key, order): (&Key, &Arc<SovereignOrder>)| {
             let status = order.status.as_ref()?;
             let accepted = matches!(status.state, Some(OrderState::Accepted | OrderState::Active));
             let tenant = tenancy.tenant(&key.namespace)?;

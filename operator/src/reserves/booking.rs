@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use vingt_core::model::{Class, Order, ReservedShape};
-use vingt_core::reserve::{Answer, Asked, Calendar, Facts, Fits};
+use vingt_core::reserve::{Answer, Asked, Calendar, Facts, Fits, Room};
 use vingt_crds::{
     ConditionType, OrderState, SovereignOrder, SovereignOrderStatus, TenantClass, set_condition,
 };
 
 use super::pools::Pool;
-use super::room::Room;
+use super::room::{numbered, room};
 use super::state::{State, terms};
 use crate::snapshot::layout::Layout;
 use crate::tenants::class;
@@ -45,14 +45,14 @@ fn booked(order: &SovereignOrder) -> bool {
 /// Answers the orders on a reserve that are not answered, and says of the others how far they are. The state of the
 /// reserve is told what is booked.
 pub fn answer(pool: &Pool, state: &mut State, wishes: &[Wish<'_>], layout: &Layout, now_ms: i64) -> Told {
-    let mut room = Room::of(pool, layout);
-    let instant = room.shapes(&pool.reserve.spec.instant_claim.shapes);
+    let mut room = room(pool, layout);
+    let instant = numbered(&mut room, &pool.reserve.spec.instant_claim.shapes);
     let mut calendar = Calendar::default();
     let mut asked = Vec::new();
     let mut told = Told::new();
     let mut by_name = BTreeMap::new();
     for wish in wishes {
-        let shapes = room.shapes(&wish.order.spec.shapes);
+        let shapes = numbered(&mut room, &wish.order.spec.shapes);
         let one = asked_of(wish, shapes);
         by_name.insert(one.order.key.clone(), wish);
         if booked(wish.order) {
@@ -136,11 +136,11 @@ fn decided(wish: &Wish<'_>, answer: &Answer, room: &Room<'_>, now_ms: i64) -> So
     status.earliest_start = earliest_ms.map(time);
     status.rating = wish.tenant.map(|(_, class)| status.rating.unwrap_or(class));
     status.decided_at = Some(time(now_ms));
-    let mut numbered = room.clone_shapes();
-    let shapes = numbered.shapes(&wish.order.spec.shapes);
+    let mut own = room.clone();
+    let shapes = numbered(&mut own, &wish.order.spec.shapes);
     status.units = shapes
         .iter()
-        .map(|shape| numbered.units(shape.shape).unwrap_or(0).saturating_mul(u64::from(shape.count)))
+        .map(|shape| own.units(shape.shape).unwrap_or(0).saturating_mul(u64::from(shape.count)))
         .sum();
     finish(&mut status, wish.order, now_ms);
     status

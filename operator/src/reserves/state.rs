@@ -105,9 +105,9 @@ impl State {
         self.account.standing(&self.now(pool), self.claimed, most_units, least_ms)
     }
 
-    /// What may be taken from others now.
-    pub fn spendable(&self, pool: &Pool) -> UnitMs {
-        self.standing(pool, Units::MAX).spendable()
+    /// What may be taken from others by more claims.
+    pub fn spare(&self, pool: &Pool) -> UnitMs {
+        self.standing(pool, Units::MAX).spare()
     }
 
     /// What the monthly report is told, and what was counted since the last time.
@@ -181,12 +181,12 @@ mod tests {
         let (pool, _) = pool_of(&[("a", 8)]);
         let start_ms = 1_000_000_000_000;
         let mut state = State::of(&pool, start_ms);
-        let full = state.spendable(&pool);
+        let full = state.standing(&pool, Units::MAX).spendable();
         // 5 % of 8 GPUs over 30 days.
         assert_eq!(full, 8 * 56 * 30 * 24 * 3_600_000 / 20);
         let held = Holding { units: 56, from_ms: start_ms, until_ms: None, ordered: false };
         assert_eq!(state.advance(&pool, std::slice::from_ref(&held), start_ms + HOUR_MS), []);
-        assert!(state.spendable(&pool) < full);
+        assert!(state.standing(&pool, Units::MAX).spendable() < full);
         let ended = state.advance(&pool, &[held], start_ms + 30 * 24 * HOUR_MS);
         assert_eq!(ended.len(), 1, "a whole GPU is more than 5 % of eight");
         assert_eq!(state.claimed, 0);

@@ -10,13 +10,13 @@ use vingt_core::ledger::{Basis, Entry, gpu_hours};
 use vingt_core::model::Units;
 use vingt_crds::{
     ConditionType, CrisisInForce, Fraction, NextOrder, OrderState, ReserveHolder, ReserveProof,
-    ReserveTokens, ReserveYear, SovereignReserveStatus, TenantClass, set_condition,
+    ReserveTokens, ReserveYear, SovereignReserveStatus, set_condition,
 };
 
 use super::booking::Wish;
 use super::pools::Pool;
 use super::state::{State, terms, write};
-use crate::tenants::class;
+use crate::tenants::class_said;
 
 /// Holders that are told, at the most.
 const HOLDERS: usize = 1000;
@@ -130,7 +130,7 @@ fn holders(reserve: &str, entries: &[Entry]) -> Vec<ReserveHolder> {
     }
     let told = held.into_iter().map(|((tenant, of, basis), units)| ReserveHolder {
         tenant: tenant.to_owned(),
-        class: said(of),
+        class: class_said(of),
         basis: match basis {
             Basis::Ordinary => vingt_crds::Basis::Ordinary,
             Basis::Claimed => vingt_crds::Basis::Claimed,
@@ -140,12 +140,6 @@ fn holders(reserve: &str, entries: &[Entry]) -> Vec<ReserveHolder> {
         gpus: gpus(units),
     });
     told.take(HOLDERS).collect()
-}
-
-/// A class in the API's words.
-fn said(of: vingt_core::model::Class) -> TenantClass {
-    let all = [TenantClass::Standard, TenantClass::Sme, TenantClass::Sovereign, TenantClass::Security];
-    all.into_iter().find(|said| class(*said) == of).unwrap_or_default()
 }
 
 fn next_order(orders: &[Wish<'_>], now_ms: i64) -> Option<NextOrder> {

@@ -5,6 +5,7 @@
 //! - [`Account`]: the token bucket ([`Bucket`]) and the rolling window ([`Window`]), reckoned together.
 //! - [`Standing`]: whether an instant claim may be made now, and why not.
 //! - [`Calendar`]: advance orders, each answered at once.
+//! - [`Room`]: whether shapes fit into the empty pool.
 //! - [`Crisis`]: a larger share for a stated time.
 //!
 //! Amounts are whole unit-milliseconds and millionths of them ([`Amount`]): nothing is rounded twice, nothing decays.
@@ -15,6 +16,7 @@ mod bucket;
 mod crisis;
 pub(crate) mod guard;
 mod orders;
+mod room;
 mod standing;
 mod window;
 
@@ -26,5 +28,6 @@ pub use amount::{Amount, Rate};
 pub use bucket::{Bucket, Flow, Taken, Terms};
 pub use crisis::Crisis;
 pub use orders::{Answer, Asked, Calendar, Facts, Fits, LATE_MS, Why};
+pub use room::{Room, Shape};
 pub use standing::{ClaimRight, Standing};
 pub use window::{Booking, DAY_MS, Day, Held, LONGEST_DAYS, Window};

@@ -69,6 +69,12 @@ impl Standing {
         self.flow.most.map_or(tokens, |most| most.min(tokens))
     }
 
+    /// What is left of it for more claims once those that run are covered for the least time.
+    pub fn spare(&self) -> UnitMs {
+        let covers = self.flow.claimed.saturating_mul(u64::try_from(self.least_claim_ms).unwrap_or(0));
+        self.spendable().saturating_sub(covers)
+    }
+
     /// Whether so many units more may be claimed now. All that is claimed must then be covered for the least time by
     /// what is there already: what accrues meanwhile only makes it last longer.
     pub fn claim(&self, units: Units) -> ClaimRight {

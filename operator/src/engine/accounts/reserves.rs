@@ -8,7 +8,7 @@ use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use vingt_core::ledger::{Entry, PoolNow, Report};
-use vingt_core::model::UnitMs;
+use vingt_core::model::{ReservedShape, UnitMs};
 use vingt_crds::{OrderState, SovereignOrder, SovereignOrderStatus, SovereignReserve, names};
 
 use super::super::Engine;
@@ -47,11 +47,17 @@ impl Reserves {
         self.pools.clone()
     }
 
-    /// How many times what is declared can be claimed now: more than once only in a crisis.
-    pub(in crate::engine) fn raised(&self, pool: &Pool, now_ms: i64) -> u32 {
-        let ordinary = terms(&pool.reserve).fraction_ppm.max(1);
-        let crisis = self.states.get(pool.name()).and_then(|state| state.in_crisis(now_ms));
-        crisis.map_or(1, |crisis| crisis.fraction_ppm.div_ceil(ordinary).max(1))
+    /// What of the declared shapes can be claimed at once now: more in a crisis.
+    pub(in crate::engine) fn claimable(
+        &self,
+        pool: &Pool,
+        declared: Vec<ReservedShape>,
+        now_ms: i64,
+    ) -> Vec<ReservedShape> {
+        match self.states.get(pool.name()).and_then(|state| state.in_crisis(now_ms)) {
+            Some(crisis) => crisis.shapes(terms(&pool.reserve), &declared),
+            None => declared,
+        }
     }
 
     /// Takes in what of the instant claims does not fit now, by reserve, in words.
@@ -62,13 +68,9 @@ impl Reserves {
     }
 
     /// What may still be taken from others, by reserve.
-    pub(in crate::engine) fn spendable(&self, reserve: &str) -> UnitMs {
+    pub(in crate::engine) fn spare(&self, reserve: &str) -> UnitMs {
         let pool = self.pools.get(reserve);
-        pool.zip(self.states.get(reserve)).map_or(0, |(pool, state)| {
-            // What runs is covered first.
-            let least_ms = u64::from(pool.reserve.spec.instant_claim.within_seconds).saturating_mul(1000);
-            state.spendable(pool).saturating_sub(state.claimed.saturating_mul(least_ms))
-        })
+        pool.zip(self.states.get(reserve)).map_or(0, |(pool, state)| state.spare(pool))
     }
 
     /// What the monthly reports are told.

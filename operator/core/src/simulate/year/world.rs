@@ -117,7 +117,6 @@ impl World {
     /// Tells the planner what is to be kept now.
     pub fn keep(&mut self, setup: &Setup, account: &Account, books: &Books, now_ms: i64, claimed: Units) {
         let standing = self.standing(setup, account, books, now_ms, claimed);
-        let covers = super::tally::over(claimed, LEAST_CLAIM_MS);
         self.snapshot.reserves = vec![Reserve {
             name: "national".to_owned(),
             nodes: (0..).map(NodeIndex).take(self.snapshot.nodes.len()).collect(),
@@ -125,7 +124,7 @@ impl World {
             shapes: self.declared(setup, now_ms),
             burst: 1,
             grace_ms: GRACE_MS,
-            tokens: standing.spendable().saturating_sub(covers),
+            tokens: standing.spare(),
             least_claim_ms: LEAST_CLAIM_MS,
             orders: books.orders(),
         }];
