@@ -4,6 +4,7 @@ mod api;
 mod attest;
 mod bill;
 mod cli;
+mod html;
 mod lines;
 mod live;
 mod order;

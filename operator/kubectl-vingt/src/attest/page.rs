@@ -6,6 +6,7 @@ use vingt_core::ledger::{Statement, gpu_hours};
 
 use super::plot;
 use super::text::{costs, figures, hours};
+use crate::html::{escape, table};
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:900px;margin:2em auto;padding:0 1em;color:#222}\
 h1{font-size:1.5em}h2{font-size:1.2em;margin:2em 0 .3em}h3{font-size:1em;margin:1.5em 0 .3em}\
@@ -67,26 +68,6 @@ pub fn page(statement: &Statement, notes: &[String]) -> anyhow::Result<String> {
     table(&mut html, &["tenant", "GPU-hours", "claimed or ordered", "cost"], rows);
     html.push_str("</body></html>\n");
     Ok(html)
-}
-
-fn table(html: &mut String, head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
-    html.push_str("<table><tr>");
-    for title in head {
-        let _ = write!(html, "<th>{}</th>", escape(title));
-    }
-    html.push_str("</tr>\n");
-    for row in rows {
-        html.push_str("<tr>");
-        for cell in row {
-            let _ = write!(html, "<td>{}</td>", escape(&cell));
-        }
-        html.push_str("</tr>\n");
-    }
-    html.push_str("</table>\n");
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

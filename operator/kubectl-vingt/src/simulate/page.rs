@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::outcome::Results;
 use super::plot::Plot;
+use crate::html::{escape, table};
 use crate::words::{count, duration};
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:900px;margin:2em auto;padding:0 1em;color:#222}\
@@ -70,24 +71,4 @@ pub fn page(results: &Results, plots: &[Plot]) -> String {
     table(&mut html, &["profile", "policy", "started", "mean wait", "p50", "p95"], rows);
     html.push_str("</body></html>\n");
     html
-}
-
-fn table(html: &mut String, head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
-    html.push_str("<table><tr>");
-    for title in head {
-        let _ = write!(html, "<th>{}</th>", escape(title));
-    }
-    html.push_str("</tr>\n");
-    for row in rows {
-        html.push_str("<tr>");
-        for cell in row {
-            let _ = write!(html, "<td>{}</td>", escape(&cell));
-        }
-        html.push_str("</tr>\n");
-    }
-    html.push_str("</table>\n");
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
