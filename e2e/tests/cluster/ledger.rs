@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, ensure};
-use futures::TryStreamExt;
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
-use kube::runtime::watcher;
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use libtest_mimic::Trial;
 use vingt_core::ledger::{Report, Subject, verify};
@@ -53,16 +53,14 @@ impl Seen {
         let seen = Arc::new(Self::default());
         let to = seen.clone();
         let task = tokio::spawn(async move {
-            let mut events = Box::pin(watcher(Api::<ResourceClaim>::all(client), watcher::Config::default()));
-            loop {
-                match events.try_next().await {
-                    Ok(Some(watcher::Event::Apply(claim) | watcher::Event::InitApply(claim))) => {
-                        to.note(&claim);
-                    }
-                    Ok(Some(watcher::Event::Delete(claim))) => to.released(&claim, None),
-                    Ok(Some(_)) => {}
+            let events = watcher(Api::<ResourceClaim>::all(client), watcher::Config::default());
+            let mut events = Box::pin(events.default_backoff());
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(watcher::Event::Apply(claim) | watcher::Event::InitApply(claim)) => to.note(&claim),
+                    Ok(watcher::Event::Delete(claim)) => to.released(&claim, None),
                     // What it missed shows as a difference.
-                    Ok(None) | Err(_) => tokio::time::sleep(std::time::Duration::from_millis(200)).await,
+                    Ok(_) | Err(_) => {}
                 }
             }
         });
