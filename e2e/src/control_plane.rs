@@ -1,8 +1,7 @@
 //! etcd, kube-apiserver, kube-controller-manager and kube-scheduler as child
-//! processes on free loopback ports.
+//! processes, each on a loopback port that is its own ([`crate::port`]).
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use kube::{Api, Client, Config};
 
 use crate::layout::Layout;
 use crate::pki::{Authority, write_kubeconfig};
+use crate::port::Port;
 use crate::process::{Process, Spec};
 use crate::wait::wait_for;
 
@@ -29,6 +29,7 @@ pub struct ControlPlane {
     admin: Client,
     // In the order they were started.
     processes: Vec<Process>,
+    _ports: [Port; 3],
 }
 
 /// Where the programs are.
@@ -50,14 +51,14 @@ impl ControlPlane {
     /// Starts everything and waits until it is ready.
     pub async fn start(layout: &Layout, binaries: &Binaries) -> Result<Self> {
         let authority = Arc::new(Authority::new(&layout.pki())?);
-        let port = free_port()?;
-        let server = format!("https://127.0.0.1:{port}");
+        let port = Port::take()?;
+        let server = format!("https://127.0.0.1:{}", port.number());
         let admin = authority.kubeconfig(&server, "admin", Some("system:masters"))?;
         write_kubeconfig(&layout.kubeconfig(), &admin)?;
 
         let mut etcd = start_etcd(layout, binaries)?;
         let etcd_url = etcd_url(layout);
-        let mut api = start_api_server(layout, binaries, &authority, port, &etcd_url)?;
+        let mut api = start_api_server(layout, binaries, &authority, port.number(), &etcd_url)?;
         let admin = client(admin).await?;
         let (etcd_process, api_process) = (&mut etcd, &mut api);
         ready(&admin, "kube-apiserver", "/readyz", &mut [etcd_process, api_process]).await?;
@@ -72,11 +73,11 @@ impl ControlPlane {
             }),
         )
         .await?;
-        let health = Client::try_from(config_for(&authority, scheduler.1)?)?;
+        let health = Client::try_from(config_for(&authority, scheduler.1.number())?)?;
         ready(&health, "kube-scheduler", "/readyz", &mut [&mut scheduler.0]).await?;
 
         let processes = vec![etcd, api, manager.0, scheduler.0];
-        Ok(Self { authority, server, admin, processes })
+        Ok(Self { authority, server, admin, processes, _ports: [port, manager.1, scheduler.1] })
     }
 
     /// A client with all rights.
@@ -112,12 +113,6 @@ pub async fn client(kubeconfig: Kubeconfig) -> Result<Client> {
     let options = KubeConfigOptions::default();
     let config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;
     Ok(Client::try_from(config)?)
-}
-
-/// A port nobody listens on right now.
-pub fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("no free port on 127.0.0.1")?;
-    Ok(listener.local_addr()?.port())
 }
 
 fn config_for(authority: &Authority, port: u16) -> Result<Config> {
@@ -266,14 +261,14 @@ fn start_client_of_api(
     server: &str,
     name: &str,
     mut args: Vec<String>,
-) -> Result<(Process, u16)> {
+) -> Result<(Process, Port)> {
     let kubeconfig = layout.pki().join(format!("{name}.kubeconfig"));
     write_kubeconfig(&kubeconfig, &authority.kubeconfig(server, &format!("system:{name}"), None)?)?;
     let (certificate, key) = authority.server(name, &["127.0.0.1"])?;
-    let port = free_port()?;
+    let port = Port::take()?;
     args.extend([
         "--bind-address=127.0.0.1".to_owned(),
-        format!("--secure-port={port}"),
+        format!("--secure-port={}", port.number()),
         format!("--tls-cert-file={}", certificate.display()),
         format!("--tls-private-key-file={}", key.display()),
         format!("--authentication-kubeconfig={}", kubeconfig.display()),
@@ -288,7 +283,7 @@ fn start_controller_manager(
     binaries: &Binaries,
     authority: &Authority,
     server: &str,
-) -> Result<(Process, u16)> {
+) -> Result<(Process, Port)> {
     let name = "kube-controller-manager";
     let kubeconfig = layout.pki().join(format!("{name}.kubeconfig"));
     let account_key = layout.pki().join("service-account.key");
@@ -311,7 +306,7 @@ fn start_scheduler(
     binaries: &Binaries,
     authority: &Authority,
     server: &str,
-) -> Result<(Process, u16)> {
+) -> Result<(Process, Port)> {
     let name = "kube-scheduler";
     let kubeconfig = layout.pki().join(format!("{name}.kubeconfig"));
     let config = layout.root().join("kube-scheduler.yaml");

@@ -41,6 +41,7 @@ pub mod images;
 pub mod lab;
 pub mod layout;
 pub mod pki;
+mod port;
 pub mod process;
 pub mod real_node;
 pub mod virtual_node;
