@@ -23,6 +23,15 @@ use crate::geometry::Geometry;
 const INTERVAL: Duration = Duration::from_millis(700);
 /// Two sides may differ this long, while one follows the other.
 const PATIENCE: Duration = Duration::from_secs(40);
+/// What is said of a claim whose use is over, until that is in the ledger.
+const USE_IS_OVER: &str = "has a decision record and no device";
+/// It waits a minute for an agent that says nothing.
+const PATIENCE_FOR_THE_END: Duration = Duration::from_secs(100);
+
+/// How long a difference may last.
+fn patience(difference: &str) -> Duration {
+    if difference.ends_with(USE_IS_OVER) { PATIENCE_FOR_THE_END } else { PATIENCE }
+}
 
 /// An auditor of one lab.
 pub struct Auditor {
@@ -141,8 +150,8 @@ impl Auditor {
         let lasting: Vec<String> = state
             .differences
             .iter()
-            .filter(|(_, since)| since.elapsed() > PATIENCE)
-            .map(|(difference, _)| format!("for more than {PATIENCE:?}: {difference}"))
+            .filter(|(difference, since)| since.elapsed() > patience(difference))
+            .map(|(difference, _)| format!("for more than {:?}: {difference}", patience(difference)))
             .collect();
         for violation in lasting {
             state.found(violation);
@@ -290,7 +299,7 @@ fn unfounded(claims: &[ResourceClaim], pods: &[Pod]) -> BTreeSet<String> {
         let holds = devices(claim).next().is_some();
         let decided = claim.metadata.annotations.iter().flatten().any(|(key, _)| key == names::DECISION);
         if decided && !holds {
-            found.insert(format!("claim {name} has a decision record and no device"));
+            found.insert(format!("claim {name} {USE_IS_OVER}"));
         }
         let reserved = claim.status.as_ref().and_then(|status| status.reserved_for.as_ref());
         let for_somebody = reserved.into_iter().flatten().any(|pod| live.contains(pod.uid.as_str()));

@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 
 use crate::world::{Claim, Key, World};
 
-/// How long an agent may take to tell an end: it may be restarting, or the API server out of its reach.
-pub const TOLD_WITHIN_MS: i64 = 300_000;
-/// The same where the node is gone.
-const LOST_WITHIN_MS: i64 = 60_000;
+/// How long an agent may take to tell an end: it may be restarting, or the API server out of its reach. It
+/// has nothing to tell of a pod that went before the kubelet prepared its claims, and the claim waits for
+/// that long all the same. Where the end is told later, it was, but for pods deleted by force, no later than
+/// Kubernetes took the allocation away, so that little is lost.
+const TOLD_WITHIN_MS: i64 = 60_000;
 /// The same where no pod was seen to have reached its node, so that there is likely nothing to tell.
 const UNUSED_WITHIN_MS: i64 = 15_000;
 
@@ -70,6 +71,7 @@ impl Ends {
             over_since_ms: None,
             seen: true,
         };
+        let first_look = !self.uses.contains_key(&claim.uid);
         let known = self.uses.entry(claim.uid.clone()).or_insert_with(fresh);
         if known.start_ms != start_ms {
             *known = fresh();
@@ -91,23 +93,22 @@ impl Ends {
             known.over_since_ms = None;
             return End::Open;
         }
-        let over_since_ms = *known.over_since_ms.get_or_insert(now_ms);
+        // The claim of a pod is deleted when the pod is gone: this operator may have been away then, and with
+        // operators that start again and again, none would otherwise see a claim for as long as the rule asks.
+        let deleted_ms = claim.deleted_ms.filter(|_| claim.owner.is_some());
+        let first_seen_ms =
+            deleted_ms.filter(|_| first_look).map_or(now_ms, |deleted_ms| now_ms.min(deleted_ms));
+        let over_since_ms = *known.over_since_ms.get_or_insert(first_seen_ms);
         // The pods of a shared claim come and go: an end that it outlived is not its last.
         let told_ms = claim.ended_ms.filter(|told_ms| known.used_ms <= told_ms.saturating_add(SEEN_LATE_MS));
         if let Some(ended_ms) = told_ms {
             return End::Told(ended_ms);
         }
-        let patience_ms = match (node, known.reached) {
-            (None, _) => LOST_WITHIN_MS,
-            (Some(_), true) => TOLD_WITHIN_MS,
-            (Some(_), false) => UNUSED_WITHIN_MS,
-        };
+        let patience_ms = if known.reached { TOLD_WITHIN_MS } else { UNUSED_WITHIN_MS };
         let due_ms = over_since_ms.saturating_add(patience_ms);
         if now_ms < due_ms {
             return End::Due(due_ms);
         }
-        // The claim of a pod is deleted when the pod is gone: this operator may have been away then.
-        let deleted_ms = claim.deleted_ms.filter(|_| claim.owner.is_some());
         let ended_ms = [deleted_ms, lost_ms].into_iter().flatten().fold(over_since_ms, i64::min);
         End::ByRule(ended_ms.max(start_ms))
     }
@@ -194,12 +195,12 @@ mod tests {
         let looks = [
             (10_000, claim(&none, true), there.clone(), Some(pod(Some("n")))),
             (20_000, claim(&none, false), there.clone(), None),
-            (319_999, claim(&none, false), there.clone(), None),
-            (320_000, claim(&none, false), there.clone(), None),
+            (79_999, claim(&none, false), there.clone(), None),
+            (80_000, claim(&none, false), there.clone(), None),
         ];
-        assert_eq!(said(&looks), [End::Open, End::Due(320_000), End::Due(320_000), End::ByRule(20_000)]);
+        assert_eq!(said(&looks), [End::Open, End::Due(80_000), End::Due(80_000), End::ByRule(20_000)]);
         // First seen when it is over: a pod may have had it.
-        assert_eq!(said(&looks[1..]), [End::Due(320_000), End::Due(320_000), End::ByRule(20_000)]);
+        assert_eq!(said(&looks[1..]), [End::Due(80_000), End::Due(80_000), End::ByRule(20_000)]);
     }
 
     #[test]
@@ -212,7 +213,7 @@ mod tests {
             (125_000, claim(&first, false), node.clone(), None),
             (126_000, claim(&last, false), node, None),
         ];
-        assert_eq!(said(&looks), [End::Open, End::Due(425_000), End::Told(123_000)]);
+        assert_eq!(said(&looks), [End::Open, End::Due(185_000), End::Told(123_000)]);
     }
 
     #[test]
@@ -234,7 +235,7 @@ mod tests {
         let looks = [
             (10_000, claim(&none, true), lost.clone(), running.clone()),
             (20_000, claim(&none, false), lost.clone(), None),
-            (320_000, claim(&none, false), lost, None),
+            (80_000, claim(&none, false), lost, None),
         ];
         assert_eq!(said(&looks)[2], End::ByRule(7_000));
         let looks = [
@@ -251,13 +252,15 @@ mod tests {
         let gone = json!({"deletionTimestamp": "1970-01-01T00:00:15Z",
             "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": "px", "controller": true}]});
         let looks = [
-            (900_000, claim(&gone, false), Some(node("True")), None),
-            (1_200_000, claim(&gone, false), Some(node("True")), None),
+            (60_000, claim(&gone, false), Some(node("True")), None),
+            (75_000, claim(&gone, false), Some(node("True")), None),
         ];
-        assert_eq!(said(&looks)[1], End::ByRule(15_000));
+        // The agent's time runs from then, and not anew with each operator.
+        assert_eq!(said(&looks), [End::Due(75_000), End::ByRule(15_000)]);
+        assert_eq!(said(&looks[1..]), [End::ByRule(15_000)]);
         // Of a claim of one's own, the deletion may be asked for while it is in use.
         let own = json!({"deletionTimestamp": "1970-01-01T00:00:15Z"});
         let looks = looks.map(|(now_ms, _, node, pod)| (now_ms, claim(&own, false), node, pod));
-        assert_eq!(said(&looks)[1], End::ByRule(900_000));
+        assert_eq!(said(&looks), [End::Due(120_000), End::Due(120_000)]);
     }
 }
