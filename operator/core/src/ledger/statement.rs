@@ -5,23 +5,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::chain::Verified;
-use super::entry::Basis;
+use super::entry::{Basis, LineKey};
 use super::month::Month;
 use super::price;
-use super::report::{ClaimCount, CrisisRecord, OrderCount, Pool, Report, SubjectKind};
+use super::report::{Amount, ClaimCount, CrisisRecord, OrderCount, Pool, Report, SubjectKind};
 use crate::model::{Class, UnitMs};
 
-/// A year of sealed months.
+/// A year, of sealed months or with the open ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Statement {
     /// The year.
     pub year: i32,
-    /// Its months that are sealed.
+    /// Its months that are in it.
     pub months: BTreeSet<Month>,
     /// How many reports it is made of.
     pub reports: usize,
-    /// The name of the last report of the year.
+    /// How many of these are still added to, and in no chain yet.
+    pub open: usize,
+    /// The name of the last sealed report of the year; empty if there is none.
     pub head: String,
     /// Its hash.
     pub head_hash: String,
@@ -78,22 +80,11 @@ pub struct Figures {
 }
 
 impl Figures {
-    fn add(&mut self, report: &Report, pool: &Pool) {
+    fn add(&mut self, pool: &Pool) {
         self.installed += pool.installed();
         self.maintenance += u128::from(pool.maintenance);
         self.entitled_ppm += pool.entitled_ppm();
         self.entitlement = self.entitled_ppm / 1_000_000;
-        for (key, amount) in &report.lines {
-            let net = i128::from(amount.net());
-            match key.basis {
-                Basis::Ordinary => self.lent += net,
-                Basis::Claimed => self.claimed += net,
-                Basis::Ordered => self.ordered += net,
-            }
-            if key.basis != Basis::Ordinary {
-                *self.delivered.entry(key.class).or_default() += net;
-            }
-        }
         let add = |to: &mut u64, more: u64| *to = to.saturating_add(more);
         add(&mut self.held_ms, pool.held_ms);
         add(&mut self.not_held_ms, pool.not_held_ms);
@@ -106,6 +97,18 @@ impl Figures {
         add(&mut self.orders.late, pool.orders.late);
         add(&mut self.evictions, pool.evictions);
         add(&mut self.lost, pool.lost);
+    }
+
+    fn add_line(&mut self, key: &LineKey, amount: &Amount) {
+        let net = i128::from(amount.net());
+        match key.basis {
+            Basis::Ordinary => self.lent += net,
+            Basis::Claimed => self.claimed += net,
+            Basis::Ordered => self.ordered += net,
+        }
+        if key.basis != Basis::Ordinary {
+            *self.delivered.entry(key.class).or_default() += net;
+        }
     }
 
     /// Claimed and ordered.
@@ -133,25 +136,59 @@ impl Verified<'_> {
     pub fn statement(&self, year: i32) -> Statement {
         let mut statement = Statement { year, ..Statement::default() };
         for report in self.sealed().iter().filter(|report| report.month.year() == year) {
-            statement.months.insert(report.month);
-            statement.reports += 1;
+            statement.add(report);
             (statement.head, statement.head_hash) = (report.name(), report.hash.clone());
-            let name = report.subject.name.clone();
-            match (report.subject.kind, &report.pool) {
-                (SubjectKind::Reserve, Some(pool)) => {
-                    let reserve = statement.reserves.entry(name).or_default();
-                    reserve.total.add(report, pool);
-                    reserve.months.entry(report.month).or_default().add(report, pool);
-                    for crisis in &pool.crises {
-                        // One that goes on is in the next month again.
-                        reserve.crises.retain(|other| other.from_ms != crisis.from_ms);
-                        reserve.crises.push(crisis.clone());
-                    }
+        }
+        statement
+    }
+
+    /// The same with the reports that are still added to: uses that go on are not in it.
+    pub fn statement_so_far(&self, year: i32) -> Statement {
+        let mut statement = self.statement(year);
+        for report in self.open().iter().filter(|report| report.month.year() == year) {
+            statement.add(report);
+            statement.open += 1;
+            // A reserve's report has the lines of its tenants once it is sealed.
+            for (key, amount) in &report.lines {
+                let of_tenant = report.subject.kind == SubjectKind::Tenant;
+                if let Some(reserve) = key.reserve.as_ref().filter(|_| of_tenant) {
+                    statement.reserve(reserve, report.month, |figures| figures.add_line(key, amount));
                 }
-                _ => statement.tenants.entry(name).or_default().add(report),
             }
         }
         statement
+    }
+}
+
+impl Statement {
+    fn add(&mut self, report: &Report) {
+        self.months.insert(report.month);
+        self.reports += 1;
+        let name = &report.subject.name;
+        match (report.subject.kind, &report.pool) {
+            (SubjectKind::Reserve, Some(pool)) => {
+                self.reserve(name, report.month, |figures| {
+                    figures.add(pool);
+                    for (key, amount) in report.lines.iter().filter(|_| report.sealed()) {
+                        figures.add_line(key, amount);
+                    }
+                });
+                let crises = &mut self.reserves.entry(name.clone()).or_default().crises;
+                for crisis in &pool.crises {
+                    // One that goes on is in the next month again.
+                    crises.retain(|other| other.from_ms != crisis.from_ms);
+                    crises.push(crisis.clone());
+                }
+            }
+            _ => self.tenants.entry(name.clone()).or_default().add(report),
+        }
+    }
+
+    /// Adds to a reserve's month, and to its year.
+    fn reserve(&mut self, name: &str, month: Month, add: impl Fn(&mut Figures)) {
+        let reserve = self.reserves.entry(name.to_owned()).or_default();
+        add(&mut reserve.total);
+        add(reserve.months.entry(month).or_default());
     }
 }
 

@@ -28,11 +28,14 @@ const LISTED: usize = 50;
 /// Arguments of the command.
 #[derive(Debug, clap::Args)]
 pub struct AttestArgs {
-    /// The year [default: that of the last sealed report]
+    /// The year [default: that of the last report]
     #[arg(long, value_name = "YEAR", value_parser = clap::value_parser!(i32).range(1970..=9999))]
     year: Option<i32>,
     #[command(flatten)]
     from: From,
+    /// With the months that are not sealed yet: not final, and no hash stands for them
+    #[arg(long, conflicts_with = "head")]
+    so_far: bool,
     /// Print the hash that stands for all sealed reports, for somebody else to keep, and nothing else
     #[arg(long, conflicts_with_all = ["year", "output"])]
     head: bool,
@@ -93,17 +96,21 @@ pub fn run(args: &AttestArgs, connect: &ConnectArgs, screen: Screen) -> anyhow::
     if let Some(hash) = &args.witness {
         eprintln!("{}", witnessed(&verified, hash)?);
     }
-    let Some(head) = verified.head() else {
-        return Err(anyhow!("no month is sealed yet: there is nothing to attest"));
+    let last =
+        if args.so_far { verified.open().last().copied().or(verified.head()) } else { verified.head() };
+    let Some(last) = last else {
+        let but = if args.so_far { "and no report is open" } else { "--so-far tells of the open reports" };
+        return Err(anyhow!("no month is sealed yet, so there is nothing to attest; {but}"));
     };
     if args.head {
-        println!("{} {}", head.hash, head.name());
+        println!("{} {}", last.hash, last.name());
         return Ok(());
     }
-    let year = args.year.unwrap_or(head.month.year());
-    let statement = verified.statement(year);
+    let year = args.year.unwrap_or(last.month.year());
+    let statement = if args.so_far { verified.statement_so_far(year) } else { verified.statement(year) };
     if statement.reports == 0 {
-        return Err(BadInput(format!("--year {year}: no month of it is sealed")).into());
+        let what = if args.so_far { "there is no report of it" } else { "no month of it is sealed" };
+        return Err(BadInput(format!("--year {year}: {what}")).into());
     }
     let notes = notes(&verified, &statement);
     match args.output {
@@ -164,7 +171,12 @@ fn notes(verified: &Verified<'_>, statement: &Statement) -> Vec<String> {
         ));
     }
     let missing = (1..=12).filter(|month| !statement.months.iter().any(|of| of.number() == *month)).count();
-    if missing > 0 {
+    if statement.open > 0 {
+        notes.push(format!(
+            "{} of these are open: they are not final, in no chain, and without what still runs.",
+            statement.open
+        ));
+    } else if missing > 0 {
         let is = if missing == 1 { "is" } else { "are" };
         notes.push(format!(
             "{} of {} {is} not sealed, and not in this.",
@@ -195,8 +207,8 @@ pub mod tests {
     use std::collections::BTreeMap;
 
     use vingt_core::ledger::{
-        Basis, Books, ClaimCount, CrisisRecord, Derivation, Entry, Facts, Month, OrderCount, PoolCounts,
-        PoolNow,
+        Amount, Basis, Books, ClaimCount, CrisisRecord, Derivation, Entry, Facts, LineKey, Month, OrderCount,
+        PoolCounts, PoolNow, Subject, SubjectKind,
     };
     use vingt_core::model::Class;
 
@@ -306,6 +318,39 @@ pub mod tests {
             first.starts_with("The chain begins with defence-2026-02; what was before it is not here"),
             "{first}"
         );
+    }
+
+    #[test]
+    fn what_is_open_is_told_when_it_is_asked_for() {
+        let mut reports = sealed();
+        // As it is before the first month ends: nothing is sealed, and the reserve's report has no lines.
+        reports.retain(|report| !report.sealed());
+        let month = reports[0].month;
+        let key = LineKey {
+            class: Class::Security,
+            basis: Basis::Claimed,
+            profile: "gpu".into(),
+            reserve: Some("national".into()),
+        };
+        let subject = Subject { kind: SubjectKind::Tenant, name: "defence".into() };
+        let lines = [(key, Amount { used: 56 * 7_200_000, credited: 0 })].into();
+        let report = Report { subject, lines, pool: None, ..reports[0].clone() };
+        reports.push(report.stamped());
+        let read = Reports { reports, faults: Vec::new() };
+        let verified = verified(&read).unwrap();
+        let (final_ones, so_far) = (verified.statement(2026), verified.statement_so_far(2026));
+        assert_eq!((final_ones.reports, final_ones.open), (0, 0));
+        assert_eq!((so_far.reports, so_far.open), (read.reports.len(), read.reports.len()));
+        let reserve = &so_far.reserves["national"];
+        assert_eq!((reserve.total.claimed, so_far.tenants["defence"].sovereign), (403_200_000, 403_200_000));
+        assert_eq!(reserve.months[&month].claimed, 403_200_000);
+        let note = format!(
+            "{} of these are open: they are not final, in no chain, and without what still runs.",
+            so_far.open
+        );
+        assert_eq!(notes(&verified, &so_far), [note]);
+        let text = text::text(&so_far, &[], Screen { width: 80, colours: false, terminal: false });
+        assert!(!text.contains("head"), "{text}");
     }
 
     #[test]

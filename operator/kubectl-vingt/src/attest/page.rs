@@ -23,14 +23,16 @@ pub fn page(statement: &Statement, notes: &[String]) -> anyhow::Result<String> {
 <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\
 <style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n"
     );
-    let _ = writeln!(
-        html,
-        "<p>From {} usage reports; every hash and every sum is right. The last one is {}, with the hash \
-<code>{}</code>, which stands for all of them.</p>",
-        statement.reports,
-        escape(&statement.head),
-        escape(&statement.head_hash)
-    );
+    let _ = write!(html, "<p>From {} usage reports; every hash and every sum is right.", statement.reports);
+    if !statement.head.is_empty() {
+        let _ = write!(
+            html,
+            " The last one that is sealed is {}, with the hash <code>{}</code>, which stands for all before it.",
+            escape(&statement.head),
+            escape(&statement.head_hash)
+        );
+    }
+    html.push_str("</p>\n");
     for note in notes {
         let _ = writeln!(html, "<p>{}</p>", escape(note));
     }

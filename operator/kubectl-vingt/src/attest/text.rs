@@ -15,7 +15,9 @@ pub fn text(statement: &Statement, notes: &[String], screen: Screen) -> String {
         "{}, from {} reports: every hash and every sum is right\n",
         statement.year, statement.reports
     );
-    let _ = writeln!(text, "head  {}\n      {}", statement.head, statement.head_hash);
+    if !statement.head.is_empty() {
+        let _ = writeln!(text, "head  {}\n      {}", statement.head, statement.head_hash);
+    }
     for note in notes {
         for line in wrap(note, usize::from(screen.width)) {
             let _ = writeln!(text, "{line}");
