@@ -3,6 +3,7 @@
 //! ([`vingt_core::ledger::Books`]); a crash between any two writes counts
 //! nothing twice and forgets nothing.
 
+mod claims;
 mod reserves;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use crate::ledger::ends::{End, Ends};
 use crate::ledger::{objects, prices, uses};
 use crate::tenants::Tenancy;
 use crate::world::{Claim, Key, StoredReport, World};
+pub(super) use claims::Cost;
 use reserves::Reserves;
 
 /// What is written of the ledger is one thing: nothing else is written of it meanwhile.
@@ -69,6 +71,7 @@ pub(super) struct Uses {
 impl Engine {
     /// Counts what has ended and lets it go, if it is time to look.
     pub(super) fn keep_ledger(&mut self, tenancy: &Tenancy, now_ms: i64) {
+        self.count_claims(now_ms);
         let waits = self.world.claims.iter().any(|(_, claim)| claim.unaccounted());
         let pause = if waits { SOON } else { LATER };
         // An order is answered at once.

@@ -10,6 +10,7 @@ use vingt_core::model::{EvictionReason, Plan};
 use vingt_crds::InferenceJob;
 
 use super::Engine;
+use super::accounts::Cost;
 use super::api::Target;
 use super::cycle::find;
 use super::events::{Announcement, job_reference};
@@ -29,6 +30,8 @@ pub(super) struct Beneficiary {
     pub workload: String,
     /// As events name it.
     pub about: core::ObjectReference,
+    /// What is counted of a reserve, if it is for a claim.
+    pub cost: Option<Cost>,
 }
 
 impl Engine {
@@ -42,11 +45,12 @@ impl Engine {
         now_ms: i64,
     ) {
         for eviction in &plan.evictions {
-            let (Some(holder), Some(by)) =
+            let (Some(holder), Some(mut by)) =
                 (picture.holders.get(eviction.running), self.beneficiary(picture, eviction.by))
             else {
                 continue;
             };
+            by.cost = self.cost_of_claim(eviction, &by.workload, &picture.snapshot, now_ms);
             let reason = match eviction.reason {
                 EvictionReason::Reclaimed => Leaving::Reclaimed,
                 EvictionReason::Preempted => Leaving::Preempted,
@@ -75,14 +79,17 @@ impl Engine {
                 job_reference("TrainingJob", key, &self.world.training_jobs.get(key)?.metadata)
             }
         };
-        Some(Beneficiary { workload, about })
+        Some(Beneficiary { workload, about, cost: None })
     }
 
     /// Counts one that was asked to leave; a move is paid for.
-    pub(super) fn count_eviction(&mut self, reason: Leaving) {
+    pub(super) fn count_eviction(&mut self, reason: Leaving, by: Option<&Beneficiary>) {
         self.metrics.evictions.with_label_values(&[leaving_reason(reason)]).inc();
         if reason == Leaving::Moved {
             self.moves.spend();
+        }
+        if let Some(cost) = by.and_then(|by| by.cost.as_ref()) {
+            self.count_cost(cost);
         }
     }
 
@@ -113,7 +120,7 @@ impl Engine {
             Some((Target::status::<InferenceJob>(server).settled(), body))
         });
         tracing::info!(pod = %key, by = %by.workload, reason = word, "evicted");
-        self.count_eviction(reason);
+        self.count_eviction(reason, Some(by));
         self.remember_asked(&workload, now_ms.saturating_add(pod.grace_ms));
         let note = format!("{workload} leaves: {why}");
         self.announce(

@@ -410,7 +410,7 @@ impl Engine {
     ) {
         match &it.record {
             Record::Admit(..) => self.metrics.decisions.with_label_values(&["TrainingJob"]).inc(),
-            Record::Withdraw { reason, by: Some(_), .. } => self.count_eviction(*reason),
+            Record::Withdraw { reason, by: Some(_), .. } => self.count_eviction(*reason, it.by.as_ref()),
             Record::Withdraw { reason, .. } => {
                 self.metrics.take_backs.with_label_values(&[facts::leaving_reason(*reason)]).inc();
             }

@@ -85,6 +85,12 @@ impl State {
         self.claimed = claims.map(|(_, one)| one.units).sum();
         let passed_ms = u64::try_from(now_ms.saturating_sub(before_ms)).unwrap_or(0);
         let out = pool.out.saturating_mul(vingt_core::model::UNITS_PER_GPU);
+        match self.missing.as_deref() {
+            Some("") => self.counts.held_ms = self.counts.held_ms.saturating_add(passed_ms),
+            Some(_) => self.counts.not_held_ms = self.counts.not_held_ms.saturating_add(passed_ms),
+            // Nobody looked.
+            None => {}
+        }
         self.counts.maintenance = self.counts.maintenance.saturating_add(out.saturating_mul(passed_ms));
         replayed.ended.into_iter().collect()
     }
@@ -174,6 +180,19 @@ mod tests {
         }
         assert_eq!(read(&write(&state.account).unwrap()), Some(state.account.clone()));
         assert_eq!(state.claimed, 28);
+    }
+
+    #[test]
+    fn how_long_the_promise_held_is_counted() {
+        let (pool, _) = pool_of(&[("a", 8)]);
+        let start_ms = 1_000_000_000_000;
+        let mut state = State::of(&pool, start_ms);
+        state.advance(&pool, &[], start_ms + 1_000);
+        state.missing = Some(String::new());
+        state.advance(&pool, &[], start_ms + 3_000);
+        state.missing = Some("there is no room for 1 × 8 GPUs".to_owned());
+        state.advance(&pool, &[], start_ms + 8_000);
+        assert_eq!((state.counts.held_ms, state.counts.not_held_ms), (2_000, 5_000));
     }
 
     #[test]

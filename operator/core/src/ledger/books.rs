@@ -45,8 +45,8 @@ pub struct Facts<'a> {
     pub entries: &'a [Entry],
     /// What each tenant pays.
     pub prices: BTreeMap<String, PricePlan>,
-    /// The pools of all reserves there are. A report is written when something in a pool has changed, and else after
-    /// [`Self::pools_every_ms`].
+    /// The pools of all reserves there are. A report is written when something in a pool has changed or there was a claim,
+    /// an order or an eviction, and else after [`Self::pools_every_ms`].
     pub pools: BTreeMap<String, PoolNow>,
     /// How often the account of a pool is written at least.
     pub pools_every_ms: i64,
@@ -89,6 +89,11 @@ pub struct PoolCounts {
 }
 
 impl PoolCounts {
+    /// Whether there was nothing in it but time that passed.
+    fn is_quiet(&self) -> bool {
+        (self.claims, self.orders, self.evictions) == (ClaimCount::default(), OrderCount::default(), 0)
+    }
+
     /// Adds it; what is counted as held or not is never longer than the month's part that has passed.
     fn add_to(&self, pool: &mut Pool, month: Month) {
         let passed_ms = u64::try_from(pool.as_of_ms.saturating_sub(month.start_ms())).unwrap_or(0);
@@ -322,7 +327,11 @@ impl Draft<'_> {
         };
         let known = now.crisis.as_ref().is_none_or(|crisis| pool.crises.contains(crisis));
         let same = (pool.units, pool.fraction_ppm) == (now.units, now.fraction_ppm) && known;
-        if same && !is_new && now_ms < pool.as_of_ms.saturating_add(facts.pools_every_ms) {
+        if same
+            && now.counts.is_quiet()
+            && !is_new
+            && now_ms < pool.as_of_ms.saturating_add(facts.pools_every_ms)
+        {
             return Ok(());
         }
         pool.advance(now_ms.min(report.month.end_ms()))?;

@@ -326,8 +326,13 @@ impl Report {
     }
 }
 
-/// Unit-milliseconds as GPU-hours with one digit, rounded to the nearest.
+/// Unit-milliseconds as GPU-hours with one digit, rounded to the nearest; with four where it is less than a tenth.
 pub fn gpu_hours(unit_ms: i128) -> String {
+    let least = i128::from(GPU_HOUR) / 10_000;
+    if unit_ms.abs() < i128::from(GPU_HOUR) / 10 && unit_ms.abs() >= least {
+        let sign = if unit_ms < 0 { "-" } else { "" };
+        return format!("{sign}0.{:04}", unit_ms.abs() / least);
+    }
     let tenth = i128::from(GPU_HOUR) / 10;
     let tenths = (unit_ms.abs() + tenth / 2) / tenth;
     let sign = if unit_ms < 0 && tenths > 0 { "-" } else { "" };

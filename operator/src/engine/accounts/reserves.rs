@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
-use vingt_core::ledger::{Entry, PoolNow, Report};
+use vingt_core::ledger::{Entry, PoolCounts, PoolNow, Report};
 use vingt_core::model::{ReservedShape, UnitMs};
 use vingt_crds::{OrderState, SovereignOrder, SovereignOrderStatus, SovereignReserve, names};
 
@@ -15,6 +15,7 @@ use super::super::Engine;
 use super::super::api::Target;
 use super::super::pods::one;
 use super::Uses;
+use super::claims::Claiming;
 use crate::reserves::booking::{self, Wish};
 use crate::reserves::pools::{Installed, Pool, Pools};
 use crate::reserves::state::{State, holdings, terms};
@@ -32,6 +33,8 @@ pub(in crate::engine) struct Reserves {
     installed: Installed,
     pools: Pools,
     states: BTreeMap<String, State>,
+    /// For whom others were asked to leave, until it runs.
+    pub(super) claiming: BTreeMap<String, Claiming>,
 }
 
 impl Reserves {
@@ -73,6 +76,17 @@ impl Reserves {
         pool.zip(self.states.get(reserve)).map_or(0, |(pool, state)| state.spare(pool))
     }
 
+    /// What is counted of a reserve until it is in a report.
+    pub(super) fn counts(&mut self, reserve: &str) -> Option<&mut PoolCounts> {
+        self.states.get_mut(reserve).map(|state| &mut state.counts)
+    }
+
+    /// How soon an instant claim is to run.
+    pub(super) fn within_ms(&self, reserve: &str) -> u64 {
+        let seconds = self.pools.get(reserve).map(|pool| pool.reserve.spec.instant_claim.within_seconds);
+        seconds.map_or(u64::MAX, |seconds| u64::from(seconds) * 1000)
+    }
+
     /// What the monthly reports are told.
     pub(super) fn for_reports(&self, now_ms: i64) -> BTreeMap<String, PoolNow> {
         let told = self.pools.pools.iter().filter_map(|pool| {
@@ -85,7 +99,7 @@ impl Reserves {
     pub(super) fn reported(&mut self, reports: &[Report]) {
         for report in reports.iter().filter(|report| report.pool.is_some()) {
             if let Some(state) = self.states.get_mut(&report.subject.name) {
-                state.counts = vingt_core::ledger::PoolCounts::default();
+                state.counts = PoolCounts::default();
             }
         }
     }

@@ -57,7 +57,7 @@ async fn a_gang_that_is_asked_to_leave_records_for_whom_before_anything_else() {
     gang.gang.facts.planned = true;
     gang.gang.facts.job = JobState::Running;
     let about = job_reference("TrainingJob", &Key::new("n", "big"), &kube::api::ObjectMeta::default());
-    gang.ask(Leaving::Reclaimed, Beneficiary { workload: "TrainingJob/n/big".into(), about }, 0);
+    gang.ask(Leaving::Reclaimed, Beneficiary { workload: "TrainingJob/n/big".into(), about, cost: None }, 0);
     assert_eq!(gang.step, GangStep::Withdraw { reason: Leaving::Reclaimed, avoid: false });
     engine.follow_gang(gang, None, &Tenancy::default(), 1000);
     assert!(engine.busy.contains("TrainingJob/n/t/status"), "its status is written");
