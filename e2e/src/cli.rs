@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::build::{rust, workspace};
 use crate::cleanup::{clean, guard};
+use crate::demo::Demo;
 use crate::lab::{Lab, LabConfig};
 use crate::layout::Layout;
 use crate::process::tail;
@@ -97,6 +98,14 @@ struct DemoOptions {
     once: bool,
 }
 
+impl DemoOptions {
+    fn what(&self) -> Demo {
+        let lab = &self.lab;
+        let story = (lab.nodes, lab.gpus, lab.whole_gpu_nodes, lab.no_install) == (8, 8, 2, false);
+        Demo { once: self.once, story }
+    }
+}
+
 impl Options {
     fn real_node(&self) -> bool {
         !self.no_real_node && host::obstacle().is_none()
@@ -165,7 +174,7 @@ async fn demo(options: &DemoOptions) -> Result<()> {
         }
     };
     let shown = tokio::select! {
-        shown = crate::demo::run(&mut lab, options.once) => shown,
+        shown = crate::demo::run(&mut lab, options.what()) => shown,
         () = interrupted.wait() => Ok(()),
     };
     if shown.is_err() {

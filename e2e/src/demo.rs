@@ -4,6 +4,7 @@
 mod checks;
 mod draw;
 mod picture;
+mod story;
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -19,24 +20,34 @@ use picture::Picture;
 const DEADLINE: Duration = Duration::from_secs(180);
 /// The sample that needs a real node.
 const REAL_NODE_SAMPLE: &str = "05-proof.yaml";
+/// Where those of the reserve begin.
+const RESERVE_SAMPLES: &str = "60-";
 /// How often the picture is taken.
 const INTERVAL: Duration = Duration::from_millis(500);
 
+/// What is shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Demo {
+    /// The first job is ended too, and that is the end; else the picture goes on until the caller drops it.
+    pub once: bool,
+    /// The reserve's story is told, too: it needs a lab of the default size.
+    pub story: bool,
+}
+
 /// Applies the samples and shows what happens until all is as it must be, then
-/// proves it. With `once` the first job is ended too, and the answer is the
-/// summary; without, the picture goes on until the caller drops this.
-pub async fn run(lab: &mut Lab, once: bool) -> Result<()> {
+/// proves it.
+pub async fn run(lab: &mut Lab, Demo { once, story }: Demo) -> Result<()> {
     let real_node = lab.real_node().is_some();
     let mut screen = Screen::new();
     let mut picture = Picture::default();
     println!();
     for step in steps(real_node)? {
-        for sample in &step.samples {
-            let file = workspace().join("e2e/samples").join(sample);
-            lab.kubectl(&["apply", "--filename", &file.display().to_string()]).await?;
-        }
-        screen.say(&format!("kubectl apply --filename e2e/samples/{}", step.samples.join(",")));
-        picture = until_as_expected(lab, &mut screen, &step.expectations).await?;
+        apply(lab, &mut screen, &step.samples).await?;
+        let unmet = |picture: &Picture| {
+            let unmet = step.expectations.iter().filter_map(|expected| expected.unmet(picture));
+            unmet.reduce(|all, one| format!("{all}; {one}"))
+        };
+        picture = until(lab, &mut screen, unmet).await?;
     }
     screen.last(&picture);
     println!("\nall as expected");
@@ -48,7 +59,16 @@ pub async fn run(lab: &mut Lab, once: bool) -> Result<()> {
             println!("inside a container: {line}");
         }
     }
+    if story {
+        story::tell(lab, &mut screen).await?;
+    } else {
+        println!("the story of the reserve needs a lab of the default size, and is left out");
+    }
     if once {
+        if story {
+            // Who waits for a GPU would have others moved into what gets free.
+            story::end(lab, &mut screen).await?;
+        }
         let gone = checks::goes_back_to_nothing(lab, "research", "sweep").await?;
         let seconds = gone.as_secs_f64();
         println!("research/sweep deleted: its partitions were destroyed within {seconds:.1} s");
@@ -72,12 +92,13 @@ struct Step {
     expectations: Vec<Expectation>,
 }
 
-/// All samples. Those for the real node come first: the others would fill it.
+/// The samples up to the reserve's. Those for the real node come first: the others would fill it.
 fn steps(real_node: bool) -> Result<Vec<Step>> {
     let mut samples = Vec::new();
     for entry in std::fs::read_dir(workspace().join("e2e/samples"))? {
         samples.extend(entry?.file_name().into_string().ok().filter(|name| has_extension(name, "yaml")));
     }
+    samples.retain(|name| name.as_str() < RESERVE_SAMPLES);
     samples.sort();
     let (first, rest): (Vec<String>, Vec<String>) =
         samples.into_iter().partition(|name| name.as_str() <= REAL_NODE_SAMPLE);
@@ -88,22 +109,30 @@ fn steps(real_node: bool) -> Result<Vec<Step>> {
     ])
 }
 
-async fn until_as_expected(
+/// Applies samples, and says so.
+async fn apply<S: AsRef<str>>(lab: &Lab, screen: &mut Screen, samples: &[S]) -> Result<()> {
+    let names: Vec<&str> = samples.iter().map(AsRef::as_ref).collect();
+    for name in &names {
+        let file = workspace().join("e2e/samples").join(name);
+        lab.kubectl(&["apply", "--filename", &file.display().to_string()]).await?;
+    }
+    screen.say(&format!("kubectl apply --filename e2e/samples/{}", names.join(",")));
+    Ok(())
+}
+
+/// Shows what happens until nothing is `unmet` any more.
+async fn until(
     lab: &mut Lab,
     screen: &mut Screen,
-    expectations: &[Expectation],
+    unmet: impl Fn(&Picture) -> Option<String>,
 ) -> Result<Picture> {
     let started = Instant::now();
     loop {
         let picture = screen.next(lab).await?;
-        let unmet: Vec<String> =
-            expectations.iter().filter_map(|expected| expected.unmet(&picture)).collect();
-        if unmet.is_empty() {
-            return Ok(picture);
-        }
+        let Some(unmet) = unmet(&picture) else { return Ok(picture) };
         lab.check()?;
         if started.elapsed() > DEADLINE {
-            bail!("after {} s: {}", DEADLINE.as_secs(), unmet.join("; "));
+            bail!("after {} s: {unmet}", DEADLINE.as_secs());
         }
         tokio::time::sleep(INTERVAL).await;
     }

@@ -283,6 +283,13 @@ impl Lab {
         output(command).await
     }
 
+    /// Runs `kubectl vingt` as the administrator.
+    pub async fn plugin(&self, args: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.artifacts.plugin);
+        command.args(args).env("KUBECONFIG", self.kubeconfig());
+        output(command).await
+    }
+
     /// What NVML shows on a virtual node, as `vingt-agent devices` prints it.
     pub async fn nvml_view(&self, node: &VirtualNode) -> Result<serde_json::Value> {
         let folder = node.folder().join("gpu");

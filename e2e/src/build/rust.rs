@@ -18,6 +18,8 @@ pub struct Artifacts {
     pub operator: PathBuf,
     /// The agent.
     pub agent: PathBuf,
+    /// The plugin of kubectl.
+    pub plugin: PathBuf,
     /// The emulated NVML, a shared library.
     pub emulator: PathBuf,
 }
@@ -44,6 +46,7 @@ pub async fn build() -> Result<Artifacts> {
         .args(["build", "--message-format=json-render-diagnostics"])
         // With this package, so that features are those of `cargo lab`.
         .args(["-p", "vingt-operator", "-p", "vingt-agent", "-p", "nvml-emulator", "-p", "vingt-e2e"])
+        .args(["-p", "kubectl-vingt"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -86,6 +89,7 @@ pub async fn build() -> Result<Artifacts> {
     Ok(Artifacts {
         operator: artifact("vingt-operator")?,
         agent: artifact("vingt-agent")?,
+        plugin: artifact("kubectl-vingt")?,
         emulator: artifact("nvml_emulator")?,
     })
 }

@@ -20,28 +20,29 @@ pub struct Expectation {
     ready: &'static str,
 }
 
-const fn running(namespace: &'static str, name: &'static str, ready: &'static str) -> Expectation {
-    Expectation { namespace, name, state: "Running", ready }
-}
-
 /// What the sample for the real node leads to, if there is one.
 pub fn on_the_real_node(real_node: bool) -> Vec<Expectation> {
-    let proof = real_node.then(|| running("serving", "proof", "2/2"));
+    let proof = real_node.then(|| Expectation::running("serving", "proof", "2/2"));
     proof.into_iter().collect()
 }
 
 /// What the other samples lead to.
 pub fn everywhere() -> Vec<Expectation> {
     vec![
-        running("research", "sweep", "4/4"),
-        running("research", "pretrain", "2/2"),
-        running("serving", "chat", "3/3"),
-        running("serving", "embedder", "2/2"),
+        Expectation::running("research", "sweep", "4/4"),
+        Expectation::running("research", "pretrain", "2/2"),
+        Expectation::running("serving", "chat", "3/3"),
+        Expectation::running("serving", "embedder", "2/2"),
         Expectation { namespace: "research", name: "too-big", state: "Waiting", ready: "" },
     ]
 }
 
 impl Expectation {
+    /// It runs, with all that it wants ready.
+    pub const fn running(namespace: &'static str, name: &'static str, ready: &'static str) -> Self {
+        Self { namespace, name, state: "Running", ready }
+    }
+
     /// What is not as it must be yet.
     pub fn unmet(&self, picture: &Picture) -> Option<String> {
         let (namespace, name) = (self.namespace, self.name);
