@@ -78,6 +78,11 @@ async fn taken(space: &Space<'_>, state: &str) -> Result<()> {
     space.apply(&gang("lent", 1, "profile: 3g.40gb", LENT)).await?;
     space.training_is("lent", "Running").await?;
     space.holds(4).await?;
+    wait_for(SOON, "the reserve to say what is lent", || async {
+        let lent = reserves.get(state).await?.status.unwrap_or_default().lent.unwrap_or_default();
+        Ok((lent.units == 28 && lent.to.first().is_some_and(|to| to.tenant == space.name)).then_some(()))
+    })
+    .await?;
 
     let jobs: Api<TrainingJob> = Api::namespaced(space.admin.clone(), state);
     let own = gang("own", 1, "profile: 3g.40gb", "")

@@ -43,7 +43,7 @@ impl Engine {
         self.snapshots.offer(&picture.snapshot, now_ms);
         self.count(&picture, &plan);
         self.remember_places(&picture.snapshot, &plan);
-        self.note_missing(&picture.snapshot, &plan);
+        self.note_missing(&picture.snapshot, &plan, now_ms);
         self.remember_served(&picture.snapshot, &plan, now_ms);
         self.forecasts.look(&picture.snapshot, now_ms);
         self.waiting = plan.waits.len();

@@ -29,8 +29,8 @@ impl Engine {
         }
     }
 
-    /// Takes in what of the reserves can't be delivered by a plan.
-    pub(super) fn note_missing(&mut self, snapshot: &Snapshot, plan: &Plan) {
+    /// Takes in what of the reserves can't be delivered by a plan, and what is lent.
+    pub(super) fn note_missing(&mut self, snapshot: &Snapshot, plan: &Plan, now_ms: i64) {
         let mut missing: BTreeMap<String, String> = BTreeMap::new();
         for one in &plan.missing {
             let Some(reserve) = snapshot.reserves.get(one.reserve) else { continue };
@@ -40,7 +40,7 @@ impl Engine {
             let more = if words.is_empty() { "there is no room for " } else { ", " };
             *words = format!("{words}{more}{} × {label}", one.shape.count);
         }
-        self.accounts.reserves.proved(&missing);
+        self.accounts.reserves.proved(snapshot, &missing, now_ms);
     }
 
     fn promise(&mut self, pool: &Pool, picture: &mut Picture, tenancy: &Tenancy, now_ms: i64) -> Reserve {

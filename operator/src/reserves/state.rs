@@ -1,6 +1,8 @@
 //! A reserve's account while this process leads: begun from what its status
 //! says, brought up to date by what is held, and written back now and then.
 
+use std::collections::BTreeMap;
+
 use vingt_core::ledger::{Basis, Entry, PoolCounts, PoolNow};
 use vingt_core::model::{UnitMs, Units};
 use vingt_core::reserve::{Account, Booking, Crisis, Holding, Now, Standing, Terms};
@@ -22,6 +24,8 @@ pub struct State {
     pub crisis: Option<Crisis>,
     /// What claims hold.
     pub claimed: Units,
+    /// What is lent, by tenant.
+    pub lent: BTreeMap<String, Units>,
     /// What is booked.
     pub booked: Vec<Booking>,
     /// What of the instant claim does not fit now, in words; empty if all does, nothing if nobody looked.
@@ -47,6 +51,7 @@ impl State {
             counts: PoolCounts::default(),
             crisis: None,
             claimed: 0,
+            lent: BTreeMap::new(),
             booked: Vec::new(),
             missing: None,
         }

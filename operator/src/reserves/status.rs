@@ -9,8 +9,8 @@ use vingt_core::gpus;
 use vingt_core::ledger::{Basis, Entry, gpu_hours};
 use vingt_core::model::Units;
 use vingt_crds::{
-    ConditionType, CrisisInForce, Fraction, NextOrder, OrderState, ReserveHolder, ReserveProof,
-    ReserveTokens, ReserveYear, SovereignReserveStatus, set_condition,
+    Borrower, ConditionType, CrisisInForce, Fraction, NextOrder, OrderState, ReserveHolder, ReserveLent,
+    ReserveProof, ReserveTokens, ReserveYear, SovereignReserveStatus, set_condition,
 };
 
 use super::booking::Wish;
@@ -20,6 +20,8 @@ use crate::tenants::class_said;
 
 /// Holders that are told, at the most.
 const HOLDERS: usize = 1000;
+/// Borrowers that are told, at the most; the last stands for all that are not.
+const BORROWERS: usize = 50;
 
 /// What a reserve's status says now. What others write in it stays.
 pub fn status(
@@ -36,6 +38,7 @@ pub fn status(
     status.year = Some(year(pool, state));
     status.tokens = Some(tokens(pool, state));
     status.claimed_now = holders(pool.name(), entries);
+    status.lent = Some(lent(&state.lent));
     status.next_order = next_order(orders, now_ms);
     let crisis = state.in_crisis(now_ms);
     status.crisis = crisis.and_then(|crisis| {
@@ -140,6 +143,18 @@ fn holders(reserve: &str, entries: &[Entry]) -> Vec<ReserveHolder> {
         gpus: gpus(units),
     });
     told.take(HOLDERS).collect()
+}
+
+fn lent(to: &BTreeMap<String, Units>) -> ReserveLent {
+    let units: Units = to.values().sum();
+    let mut to: Vec<Borrower> =
+        to.iter().map(|(tenant, units)| Borrower { tenant: tenant.clone(), units: *units }).collect();
+    to.sort_by_key(|borrower| std::cmp::Reverse(borrower.units));
+    if to.len() > BORROWERS {
+        let others = to.drain(BORROWERS - 1..).map(|borrower| borrower.units).sum();
+        to.push(Borrower { tenant: "others".to_owned(), units: others });
+    }
+    ReserveLent { gpus: gpus(units), units, to }
 }
 
 fn next_order(orders: &[Wish<'_>], now_ms: i64) -> Option<NextOrder> {

@@ -6,6 +6,7 @@
 //! - [`Standing`]: whether an instant claim may be made now, and why not.
 //! - [`Calendar`]: advance orders, each answered at once.
 //! - [`Room`]: whether shapes fit into the empty pool.
+//! - [`lent`]: what runs there that would leave in time.
 //! - [`Crisis`]: a larger share for a stated time.
 //!
 //! Amounts are whole unit-milliseconds and millionths of them ([`Amount`]): nothing is rounded twice, nothing decays.
@@ -15,6 +16,7 @@ mod amount;
 mod bucket;
 mod crisis;
 pub(crate) mod guard;
+mod lent;
 mod orders;
 mod room;
 mod standing;
@@ -27,6 +29,7 @@ pub use account::{Account, Holding, Now, Replayed};
 pub use amount::{Amount, Rate};
 pub use bucket::{Bucket, Flow, Taken, Terms};
 pub use crisis::Crisis;
+pub use lent::lent;
 pub use orders::{Answer, Asked, Calendar, Facts, Fits, LATE_MS, Why};
 pub use room::{Room, Shape};
 pub use standing::{ClaimRight, Standing};

@@ -8,7 +8,8 @@ use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use vingt_core::ledger::{Entry, PoolCounts, PoolNow, Report};
-use vingt_core::model::{ReservedShape, UnitMs};
+use vingt_core::model::{ReservedShape, Snapshot, UnitMs};
+use vingt_core::reserve::lent;
 use vingt_crds::{OrderState, SovereignOrder, SovereignOrderStatus, SovereignReserve, names};
 
 use super::super::Engine;
@@ -63,8 +64,18 @@ impl Reserves {
         }
     }
 
-    /// Takes in what of the instant claims does not fit now, by reserve, in words.
-    pub(in crate::engine) fn proved(&mut self, missing: &BTreeMap<String, String>) {
+    /// Takes in what is lent, and what of the instant claims does not fit now, by reserve, in words.
+    pub(in crate::engine) fn proved(
+        &mut self,
+        snapshot: &Snapshot,
+        missing: &BTreeMap<String, String>,
+        now_ms: i64,
+    ) {
+        for reserve in &snapshot.reserves {
+            if let Some(state) = self.states.get_mut(&reserve.name) {
+                state.lent = lent(snapshot, reserve, now_ms);
+            }
+        }
         for (name, state) in &mut self.states {
             state.missing = Some(missing.get(name).cloned().unwrap_or_default());
         }
@@ -202,6 +213,7 @@ impl Engine {
             (
                 status.conditions.clone(),
                 status.claimed_now.clone(),
+                status.lent.clone(),
                 status.next_order.clone(),
                 status.installed_gpus,
             )

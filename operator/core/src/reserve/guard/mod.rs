@@ -279,7 +279,7 @@ impl<'a> Guard<'a> {
 }
 
 /// Whether something that runs is there still at a time, though the room were needed.
-fn stays(reserve: &Reserve, running: &Running, at_ms: i64, by_ms: i64) -> bool {
+pub(super) fn stays(reserve: &Reserve, running: &Running, at_ms: i64, by_ms: i64) -> bool {
     let gone = |when_ms: Option<i64>| when_ms.is_some_and(|when_ms| when_ms <= by_ms);
     if gone(running.ends_ms) || gone(running.leaves_ms) {
         return false;
