@@ -74,7 +74,6 @@ proptest! {
     }
 
     #[test]
-    #[ignore = "open: of 10,000 streams one or two let a gang wait for ever, see the regressions that are ignored"]
     fn a_wide_gang_starts_in_a_stream_of_small_jobs(stream in stream::stream()) {
         stream.lets_the_gang_start().map_err(failed)?;
     }

@@ -129,7 +129,6 @@ fn a_job_is_not_passed_for_ever_by_those_who_are_evicted_again_and_again() {
 }
 
 #[test]
-#[ignore = "open: where use is soon forgotten, tenants within their guarantees take turns, and the gang gets no place kept"]
 fn a_gang_starts_though_use_is_forgotten_at_once() {
     lets_the_gang_start(
         "
@@ -156,7 +155,6 @@ fn a_gang_starts_though_use_is_forgotten_at_once() {
 }
 
 #[test]
-#[ignore = "open: as the one before, with a half-life that the operator takes"]
 fn a_gang_starts_though_use_is_soon_forgotten() {
     lets_the_gang_start(
         "
