@@ -128,6 +128,10 @@ impl<'a> Cycle<'a> {
                 room
             });
         let mut kept = free.and_then(|room| self.keep_claimed(index, tenant, draw, &room, &mut evictor));
+        if kept.is_none() && !self.first.contains(&index) && self.others_came_first() {
+            self.evictor = Some(evictor);
+            return None;
+        }
         if kept.is_none() {
             let cheapest = evictor.claim(wanted, demands, &mut self.cluster, &self.tree);
             kept = cheapest.and_then(|room| self.keep_claimed(index, tenant, draw, &room, &mut evictor));
@@ -141,6 +145,13 @@ impl<'a> Cycle<'a> {
         }
         self.evictor = Some(evictor);
         kept
+    }
+
+    /// Whether places are kept for others in this cycle, or given to them, that have no right to them: to who draws on a
+    /// reserve they would be open, and nobody may have to leave.
+    fn others_came_first(&self) -> bool {
+        self.admissions.iter().any(|admission| admission.right == Right::Ordinary)
+            || self.keeper.standing().any(|kept| kept.right == Right::Ordinary)
     }
 
     /// Who is in the way of a place and has to be asked; nothing if somebody there can't be.

@@ -112,3 +112,56 @@ fn lasting_work_stays_out_of_what_is_promised() {
     world.cycle();
     assert_eq!(world.running(), ["claim", "lasting"]);
 }
+
+/// Two H100s, of which `old` holds the first, one whole GPU promised, and `gang`, which waits for both and for which
+/// both are kept.
+fn kept() -> World {
+    let mut world = world(2, 0);
+    world.snapshot.reserves[0].shapes[0].shape = job(&mut world.snapshot, "whole", 1, "7g.80gb").shape;
+    for (key, tenant) in [("old", "b"), ("young", "b"), ("gang", "a"), ("claim", "state")] {
+        world.job(key, tenant, 0, "7g.80gb");
+    }
+    world.jobs.get_mut("gang").unwrap().workload.pods = 2;
+    world.run("old", &[(0, "7g.80gb-0")], 0);
+    world.run("young", &[(1, "7g.80gb-0")], 90);
+    let both = world.snapshot.running.iter().flat_map(|running| running.pods.clone()).collect();
+    world.pass_to(100);
+    world.wait("gang");
+    world.snapshot.waiting[0].reserved = both;
+    world
+}
+
+#[test]
+fn nobody_leaves_where_a_free_place_is_only_kept_for_work_without_a_right() {
+    let mut world = kept();
+    world.end(1);
+    world.wait("claim");
+    let plan = world.cycle();
+    assert_eq!((plan.evictions, world.running()), (vec![], vec!["claim", "old"]));
+    assert_eq!(world.right("claim"), Right::Claimed);
+    // What was kept is kept no longer: it can't be there with the claim. What is kept instead is looked for anew.
+    world.pass_to(101);
+    world.end(0);
+    assert!(world.cycle().reservations.iter().all(|kept| kept.free_ms.is_none()));
+}
+
+#[test]
+fn nobody_leaves_where_a_place_is_free_that_one_ahead_in_line_would_get_in_the_same_cycle() {
+    let mut world = kept();
+    world.end(1);
+    world.snapshot.waiting.clear();
+    world.job("ahead", "a", 9, "7g.80gb");
+    world.wait("ahead");
+    world.wait("claim");
+    let plan = world.cycle();
+    assert_eq!((plan.evictions, world.running()), (vec![], vec!["claim", "old"]));
+}
+
+#[test]
+fn the_least_is_lost_also_where_places_are_kept_for_work_without_a_right() {
+    let mut world = kept();
+    world.wait("claim");
+    let before = world.snapshot.clone();
+    let plan = world.cycle();
+    assert_eq!(asked(&before, &plan), [("young", "claim", Claimed)]);
+}
