@@ -6,6 +6,7 @@ use crate::queue::plan_with;
 use crate::simulate::replay::ReplayError;
 use crate::simulate::stats::Estimate;
 
+use super::apart::plan_apart;
 use super::engine::Engine;
 use super::newest::plan_newest_first;
 use super::outcome::Year;
@@ -29,6 +30,9 @@ pub fn play(setup: &Setup) -> Result<Year, ReplayError> {
     let engine = Engine::new(setup)?;
     let scorer = Scorer::new(engine.snapshot());
     match setup.victims {
+        Victims::LeastLost if setup.keeping == Keeping::SetAside => {
+            engine.play(|snapshot, now_ms| plan_apart(snapshot, &scorer, now_ms))
+        }
         Victims::LeastLost => engine.play(|snapshot, now_ms| plan_with(snapshot, &scorer, now_ms)),
         Victims::NewestFirst => engine.play(|snapshot, now_ms| plan_newest_first(snapshot, &scorer, now_ms)),
     }

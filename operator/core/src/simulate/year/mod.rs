@@ -6,6 +6,7 @@
 //! What is not modelled: nodes that fail whole, and work that leaves before its
 //! grace is over.
 
+mod apart;
 mod booking;
 mod compare;
 mod engine;
