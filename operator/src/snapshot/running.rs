@@ -101,6 +101,7 @@ pub fn gang(key: &Key, job: &TrainingJob, tenant: &str, sight: Sight<'_>) -> Opt
             .zip(job.spec.active_deadline_seconds)
             .map(|(first, seconds)| first.0.as_millisecond().saturating_add(seconds.saturating_mul(1000))),
         saved_ms: checkpointed(key, job, world, members, now_ms).or(by_interval),
+        serves: false,
         grace_ms,
         leaves_ms,
         evictable: may && job.spec.preemptible,
@@ -241,6 +242,7 @@ pub fn pod(
         admitted_ms: record.start.as_millisecond(),
         ends_ms: pod.ends_ms,
         saved_ms: checkpointed_pod(pod, now_ms),
+        serves: server.is_some(),
         grace_ms: pod.grace_ms,
         leaves_ms,
         evictable: may && evictable,

@@ -9,7 +9,7 @@
 use super::lift::Lift;
 use super::limits::Short;
 use super::reclaim::{Claimant, Spared};
-use super::room::{Evictor, Room, Wanted, lost, useful_nodes};
+use super::room::{Evictor, Room, Wanted, useful_nodes};
 use super::victims::QUESTIONS;
 use crate::model::{Class, Eviction, EvictionReason, PodPlacement, Right, Running, Snapshot, Units};
 use crate::placement::Cluster;
@@ -113,7 +113,7 @@ impl<'a> Evictor<'a> {
         units: Units,
     ) -> Room {
         let eviction = |running: usize| {
-            let lost = lost(&self.snapshot.running[running], self.now_ms);
+            let lost = self.snapshot.running[running].lost(self.now_ms);
             Eviction { running, by, reason: EvictionReason::Claimed, lost }
         };
         let evictions = victims.into_iter().map(eviction).collect();

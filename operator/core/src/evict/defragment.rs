@@ -12,7 +12,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use super::reclaim::Claimant;
-use super::room::{Evictor, Room, Wanted, lost, useful_nodes};
+use super::room::{Evictor, Room, Wanted, useful_nodes};
 use crate::model::{
     Eviction, EvictionReason, Movable, PodPlacement, Replacement, Right, Running, UnitMs, Units,
 };
@@ -77,7 +77,7 @@ impl<'a> Evictor<'a> {
             let in_kind = match running.movable {
                 Movable::No => false,
                 Movable::Restart => {
-                    lost(running, self.now_ms) <= worth && !self.rights.could_take_back(by, running, tree)
+                    running.lost(self.now_ms) <= worth && !self.rights.could_take_back(by, running, tree)
                 }
                 Movable::Replace => {
                     let left = tree.find(&running.tenant).map(|of| tree.tightest_for_others(of));
@@ -95,7 +95,7 @@ impl<'a> Evictor<'a> {
         let price = |at: usize| {
             let Running { units, admitted_ms, ref key, movable, .. } = self.snapshot.running[at];
             let lost =
-                if movable == Movable::Restart { lost(&self.snapshot.running[at], self.now_ms) } else { 0 };
+                if movable == Movable::Restart { self.snapshot.running[at].lost(self.now_ms) } else { 0 };
             ((lost, units, Reverse(admitted_ms), key.as_str()), at)
         };
         let mut movable: Vec<_> = (0..self.snapshot.running.len()).filter(may).map(price).collect();
@@ -140,7 +140,7 @@ impl<'a> Evictor<'a> {
         for Moved { running, to, .. } in &moved {
             let of = &self.snapshot.running[*running];
             if of.movable == Movable::Restart {
-                let lost = lost(of, self.now_ms);
+                let lost = of.lost(self.now_ms);
                 evictions.push(Eviction { running: *running, by, reason: EvictionReason::Moved, lost });
             } else {
                 let to = to.first()?.clone();

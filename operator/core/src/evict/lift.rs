@@ -13,7 +13,6 @@ use std::cmp::Reverse;
 
 use super::limits::Short;
 use super::reclaim::{Claimant, Rights, Spared};
-use super::room::lost;
 use super::victims::{Candidate, Case, Choice, cheapest, preferred};
 use crate::model::{Snapshot, UnitMs, Workload};
 use crate::placement::Cluster;
@@ -177,7 +176,7 @@ impl<'a> Lift<'_, 'a> {
     }
 
     fn lost(&self, at: usize) -> UnitMs {
-        lost(&self.snapshot.running[at], self.now_ms)
+        self.snapshot.running[at].lost(self.now_ms)
     }
 
     /// The candidates by the GPU or the node where they are, in the order of the least that one of them loses.

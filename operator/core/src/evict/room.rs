@@ -11,9 +11,7 @@ use super::limits::Short;
 use super::reclaim::{Claimant, Rights, Spared};
 use super::victims::QUESTIONS;
 use super::{claim, defragment};
-use crate::model::{
-    Eviction, EvictionReason, PodPlacement, Replacement, Right, Running, Snapshot, UnitMs, Units,
-};
+use crate::model::{Eviction, EvictionReason, PodPlacement, Replacement, Right, Running, Snapshot, Units};
 use crate::placement::{Cluster, Shapes};
 use crate::queue::tree::Tree;
 
@@ -234,7 +232,7 @@ impl<'a> Evictor<'a> {
         let eviction = |at: &usize| {
             let running = &self.snapshot.running[*at];
             let reason = self.rights.right(by, running, tree)?;
-            Some(Eviction { running: *at, by: wanted.workload, reason, lost: lost(running, self.now_ms) })
+            Some(Eviction { running: *at, by: wanted.workload, reason, lost: running.lost(self.now_ms) })
         };
         let evictions = victims.iter().map(eviction).collect::<Option<Vec<_>>>()?;
         let gone = victims.iter().map(|at| &self.snapshot.running[*at]);
@@ -304,10 +302,4 @@ pub(super) fn useful_nodes(
 /// Whether something may be asked to leave by others than those who draw on a reserve.
 fn ordinary(running: &Running) -> bool {
     running.evictable && running.right == Right::Ordinary
-}
-
-/// Work that is lost if something leaves now.
-pub(super) fn lost(running: &Running, now_ms: i64) -> UnitMs {
-    let saved_ms = running.saved_ms.map_or(running.admitted_ms, |saved_ms| saved_ms.max(running.admitted_ms));
-    running.units.saturating_mul(u64::try_from(now_ms.saturating_sub(saved_ms)).unwrap_or(0))
 }

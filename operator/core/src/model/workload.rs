@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{PodPlacement, Resources, Units};
+use super::{PodPlacement, Resources, UnitMs, Units};
 
 /// Something that is decided as a whole: a gang of equal pods, or a single pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -79,8 +79,13 @@ pub struct Running {
     pub admitted_ms: i64,
     /// When it has ended at the latest, in milliseconds since 1970, if that is known.
     pub ends_ms: Option<i64>,
-    /// When its progress was last saved, in milliseconds since 1970; `None` loses all since it was admitted.
+    /// When its progress was last saved, in milliseconds since 1970; `None` loses all since it was admitted, unless it
+    /// serves.
     pub saved_ms: Option<i64>,
+    /// It answers requests, and gets no further by running for longer: if it has to leave, it does not serve until it is
+    /// back, and that is all that is lost.
+    #[serde(default)]
+    pub serves: bool,
     /// How long after being asked it leaves at the latest, in milliseconds.
     pub grace_ms: i64,
     /// It has been asked to leave, and holds nothing any more at this time, in milliseconds since 1970.
@@ -116,7 +121,23 @@ impl Running {
             ..Workload::default()
         }
     }
+
+    /// What is lost if it has to leave now: of something that serves its restart, of anything else what it did since it
+    /// last saved its progress.
+    pub fn lost(&self, now_ms: i64) -> UnitMs {
+        let lost_ms = if self.serves {
+            self.grace_ms.max(0).saturating_add(RESTART_MS)
+        } else {
+            let saved_ms = self.saved_ms.map_or(self.admitted_ms, |saved_ms| saved_ms.max(self.admitted_ms));
+            now_ms.saturating_sub(saved_ms)
+        };
+        self.units.saturating_mul(u64::try_from(lost_ms).unwrap_or(0))
+    }
 }
+
+/// How long something that serves is taken to be away after it has left, in milliseconds: it starts, and loads its
+/// model.
+const RESTART_MS: i64 = 120_000;
 
 /// By what right something holds what it holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -274,8 +274,11 @@ fn outweighs(settings: &Settings, steps: i32, waited_ms: i64) -> bool {
     i64::from(steps) * settings.aging_ms.max(1) > waited_ms
 }
 
-/// Units, times the time since they were last saved.
+/// Units, times the time since they were last saved, or that they don't serve.
 fn lost(victim: &Running, now_ms: i64) -> UnitMs {
+    if victim.serves {
+        return victim.units * u64::try_from(victim.grace_ms + 120_000).unwrap();
+    }
     let since_ms = victim.saved_ms.unwrap_or(victim.admitted_ms).max(victim.admitted_ms);
     victim.units * u64::try_from(now_ms - since_ms).unwrap_or(0)
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use vingt_core::model::{
-    Class, Device, DeviceIndex, DeviceRequest, DeviceSet, Gpu, NodeTerm, Operator, PodPlacement, PodShape,
-    Requirement, Resources, Right, Running, Settings, Snapshot, Tenant, Toleration, Topology, Workload,
+    Class, Device, DeviceIndex, DeviceRequest, DeviceSet, Gpu, Movable, NodeTerm, Operator, PodPlacement,
+    PodShape, Requirement, Resources, Right, Running, Settings, Snapshot, Tenant, Toleration, Topology,
+    Workload,
 };
 
 use super::scenario::{ASKED, JobSpec, SHARE};
@@ -116,6 +117,7 @@ impl World {
             admitted_ms: run.admitted_ms,
             ends_ms: spare_s.map(|spare_s| run.admitted_ms + job.left_ms + i64::from(spare_s) * 1000),
             saved_ms: (saves > 0).then_some(run.admitted_ms + saves * every_ms),
+            serves: movable == Movable::Replace,
             grace_ms: i64::from(grace_s) * 1000,
             leaves_ms: run.leaves_ms.map(|(_, at_the_latest_ms)| at_the_latest_ms).or(swapped_ms),
             evictable,

@@ -180,6 +180,7 @@ fn a_pod_is_asked_if_somebody_makes_it_again() {
     };
     let replica = server(json!({}));
     assert_eq!((replica.priority, replica.evictable, replica.movable), (9, true, Movable::Replace));
+    assert!(replica.serves, "it loses its restart only");
     let still = server(json!({"preemptible": false, "move": "Never"}));
     assert_eq!((still.evictable, still.movable), (false, Movable::No));
 }

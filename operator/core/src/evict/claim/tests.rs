@@ -165,3 +165,23 @@ fn the_least_is_lost_also_where_places_are_kept_for_work_without_a_right() {
     let plan = world.cycle();
     assert_eq!(asked(&before, &plan), [("young", "claim", Claimed)]);
 }
+
+#[test]
+fn of_a_server_only_its_restart_is_lost_however_long_it_has_served() {
+    const HOUR_MS: i64 = 3_600_000;
+    for (ran_ms, leaves) in [(HOUR_MS, "server"), (60_000, "trains")] {
+        let mut world = kept();
+        world.snapshot.waiting.clear();
+        (world.snapshot.running[0].key, world.snapshot.running[0].serves) = ("server".into(), true);
+        world.snapshot.running[1].key = "trains".into();
+        world.jobs.insert("server".into(), world.jobs["old"].clone());
+        world.jobs.insert("trains".into(), world.jobs["young"].clone());
+        world.pass_to(world.snapshot.running[1].admitted_ms + ran_ms);
+        world.wait("claim");
+        let before = world.snapshot.clone();
+        let plan = world.cycle();
+        assert_eq!(asked(&before, &plan), [(leaves, "claim", Claimed)]);
+        let lost_ms = if leaves == "server" { 120_000 + 10 } else { 60_000 };
+        assert_eq!(plan.evictions[0].lost, 56 * lost_ms);
+    }
+}

@@ -251,9 +251,8 @@ impl<'a> Engine<'a> {
         let saved_ms = saved_ms(&running, facts.checkpoint_ms, self.now_ms).max(running.saved_ms);
         running.saved_ms = saved_ms;
         let kept_ms = saved_ms.unwrap_or(running.admitted_ms);
-        let lost_ms = u64::try_from(self.now_ms.saturating_sub(kept_ms)).unwrap_or(0);
         let story = &mut self.stories[run.job];
-        story.lost = story.lost.saturating_add(running.units.saturating_mul(lost_ms));
+        story.lost = story.lost.saturating_add(running.lost(self.now_ms));
         let left_ms = run.left_ms.saturating_sub(kept_ms.saturating_sub(run.base_ms));
         self.jobs[run.job].facts.duration_ms = left_ms.max(1);
         self.queue(run.job);
@@ -364,6 +363,8 @@ impl<'a> Engine<'a> {
             admitted_ms: self.now_ms,
             ends_ms: workload.runs_ms.map(|runs_ms| self.now_ms.saturating_add(runs_ms)),
             saved_ms: None,
+            // Nothing else is replaced.
+            serves: facts.movable == Movable::Replace,
             grace_ms: facts.grace_ms,
             leaves_ms: None,
             evictable: facts.evictable,

@@ -365,11 +365,12 @@ impl<'a> Engine<'a> {
 
     /// It had to leave before its end, and waits again with what work is left.
     fn requeue(&mut self, place: usize) {
-        let (run, running) = self.leave(place);
+        let (run, mut running) = self.leave(place);
         let saved_ms = saved_ms(&running, self.load.jobs[run.job].checkpoint_ms, self.now_ms);
         let kept_ms = saved_ms.unwrap_or(running.admitted_ms);
+        running.saved_ms = saved_ms;
         if running.leaves_ms.is_some() {
-            self.summary.lost += over(running.units, self.now_ms.saturating_sub(kept_ms));
+            self.summary.lost += running.lost(self.now_ms);
         }
         let fate = &mut self.fates[run.job];
         fate.left_ms = fate.left_ms.saturating_sub(kept_ms.saturating_sub(running.admitted_ms)).max(1);

@@ -38,6 +38,13 @@ pub(super) struct Job {
     pub order: Option<String>,
 }
 
+impl Job {
+    /// Whether it answers requests for as long as it is wanted, and has no progress to lose.
+    pub fn serves(&self) -> bool {
+        matches!(self.ends, Ends::At(_)) && self.order.is_none()
+    }
+}
+
 /// When a job ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ends {

@@ -103,6 +103,7 @@ impl Engine<'_> {
             ends_ms,
             grace_ms: come.grace_ms,
             evictable: !come.lasting,
+            serves: come.serves(),
             right: admission.right.clone(),
             ..Running::default()
         });
