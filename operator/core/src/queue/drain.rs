@@ -289,7 +289,7 @@ impl<'a> Ends<'a> {
     }
 
     /// Counts those in as well who have been asked to leave and hold units that are lacking under the limits of `tenant`,
-    /// as far as they are not free before.
+    /// as far as they are not free before. Those who end by themselves are not in the way, but it is not free before.
     pub fn wait_for_units(&self, tenant: usize, units: Units, tree: &Tree<'_>, way: &mut InTheWay) {
         let mut counted = way.way.clone();
         for above in tree.path(tenant) {
@@ -311,9 +311,17 @@ impl<'a> Ends<'a> {
                     break;
                 }
                 short = short.saturating_sub(running[at].units);
-                if leaves_ms(at).is_some() && counted.insert(at) {
-                    way.add(self.end(at));
+                if leaves_ms(at).is_some() {
+                    if counted.insert(at) {
+                        way.add(self.end(at));
+                    }
+                } else {
+                    way.free_ms = way.free_ms.max(at_ms(at)).filter(|_| way.free_ms.is_some());
                 }
+            }
+            if short > 0 {
+                // The limit was lowered, and nobody knows when enough of what is above it has ended.
+                way.free_ms = None;
             }
         }
     }

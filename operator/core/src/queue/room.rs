@@ -89,9 +89,10 @@ impl<'a> Cycle<'a> {
                 self.ends.ask(running, Some(leaves_ms));
             }
             let kept = self.keep(index, tenant, Place { pods: room.pods.clone(), units: room.units });
-            if kept.is_none() {
+            // What is kept for others may have hidden that nobody is in the way there: then nobody leaves.
+            if kept.is_none_or(|kept| self.keeper.get(kept).is_free()) {
                 room.who_leaves(snapshot, now_ms).for_each(|(running, _)| self.ends.ask(running, None));
-                return None;
+                return kept;
             }
             evictor.ask(&room, &mut self.cluster, &self.tree);
             self.evictions.extend(room.evictions);

@@ -38,6 +38,42 @@ fn where_only_an_avoided_node_is_cheap_enough_it_is_used() {
 }
 
 #[test]
+fn nobody_leaves_for_one_that_starts_at_once() {
+    holds(
+        "
+        node h100 cpus=99 gib=3 rack=0
+        tenant t0 guaranteed=0 weight=0
+        tenant t1 guaranteed=0 weight=0
+        settings best-fit half-life=0 aging=0 reserve-after=0 reservations=1 moves=0 preemption
+        submit t1 1 x 1:1g.10gb cpus=0 gib=2 runs=1
+        block 0
+        withdraw 0
+        submit t0 1 x 1:1g.10gb+me cpus=0 gib=2 runs=8 evictable
+        return 0
+        pass 4
+        submit t2 1 x 1:1g.20gb cpus=0 gib=1 runs=1 priority=1
+        ",
+    );
+}
+
+#[test]
+fn a_limit_that_is_lowered_takes_promises_back() {
+    holds(
+        "
+        node h100 cpus=99 gib=99 rack=0
+        node h100 h100 cpus=99 gib=99 rack=0
+        tenant t0 guaranteed=0 weight=0
+        settings best-fit half-life=0 aging=0 reserve-after=0 reservations=0 moves=0 preemption
+        submit t0 1 x 1:7g.80gb cpus=0 gib=0 runs=2
+        submit t0 1 x 2:7g.80gb cpus=0 gib=0 runs=1 grace=1 evictable
+        submit t0 1 x 1:1g.10gb+me cpus=0 gib=0 runs=1 priority=1
+        limit 0 1
+        pass 1
+        ",
+    );
+}
+
+#[test]
 fn a_gang_is_not_forgotten_because_its_tenant_starts_small_jobs() {
     lets_the_gang_start(
         "
