@@ -4,7 +4,8 @@
 //!
 //! A failing case is printed as text; put it into `regressions.rs` under a name
 //! that says what went wrong. `VINGT_PROPTEST_CASES` sets how many cases each
-//! property is tried on.
+//! property is tried on, `VINGT_PROPTEST_SEED` which ones they are: where a
+//! change is judged they are always the same, else always others.
 
 // All of it is tests, also what is in functions without the attribute.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -24,16 +25,21 @@ mod tree;
 mod world;
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use proptest::test_runner::TestCaseError;
 
 use drive::Drive;
 use judge::{Broken, Rule};
 
-/// Many where a change is judged, few while it is written.
+/// Many where a change is judged, and the same for each change; few while it is written.
 fn cases() -> ProptestConfig {
-    let set = std::env::var("VINGT_PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    let usual = if std::env::var_os("CI").is_some() { 10_000 } else { 1_000 };
-    ProptestConfig { cases: set.unwrap_or(usual), max_shrink_iters: 20_000, ..ProptestConfig::default() }
+    let set = |name: &str| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
+    let judged = std::env::var_os("CI").is_some();
+    let usual = if judged { 10_000 } else { 1_000 };
+    let cases = set("VINGT_PROPTEST_CASES").and_then(|cases| u32::try_from(cases).ok()).unwrap_or(usual);
+    let seed = set("VINGT_PROPTEST_SEED").or(judged.then_some(20));
+    let rng_seed = seed.map_or(RngSeed::Random, RngSeed::Fixed);
+    ProptestConfig { cases, rng_seed, max_shrink_iters: 20_000, ..ProptestConfig::default() }
 }
 
 fn failed(Broken { rule, what }: Broken) -> TestCaseError {
