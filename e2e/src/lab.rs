@@ -110,8 +110,13 @@ pub struct Lab {
 impl Lab {
     /// Builds what is missing, starts everything, and waits until it is ready.
     pub async fn start(config: LabConfig) -> Result<Self> {
+        let lock = Layout::new(&config.name)?.lock()?;
+        Self::start_locked(config, lock).await
+    }
+
+    /// The same with the lab's lock, for those who waited for it: who lets go of it to start may find it taken.
+    pub async fn start_locked(config: LabConfig, lock: LabLock) -> Result<Self> {
         let layout = Layout::new(&config.name)?;
-        let lock = layout.lock()?;
         let [etcd, kubernetes, helm] = Component::VIRTUAL;
         let binaries =
             Binaries { etcd: ensure_built(etcd).await?, kubernetes: ensure_built(kubernetes).await? };

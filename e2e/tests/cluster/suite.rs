@@ -205,8 +205,8 @@ async fn limited(work: Work<'_>) -> Result<()> {
 pub async fn start(config: LabConfig) -> Result<Lab> {
     let layout = Layout::new(&config.name)?;
     let what = format!("another run of the suite to end, which has the lab {}", config.name);
-    wait_for(PATIENCE, &what, || async { layout.lock().map(Some) }).await?;
-    Lab::start(config).await
+    let lock = wait_for(PATIENCE, &what, || async { layout.lock().map(Some) }).await?;
+    Lab::start_locked(config, lock).await
 }
 
 fn config() -> LabConfig {
