@@ -96,13 +96,16 @@ struct DemoOptions {
     /// End with a summary instead of leaving the lab running until Ctrl-C.
     #[arg(long)]
     once: bool,
+    /// Make the sovereign job of the reserve's story so many times more, and say how long it took until it ran.
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    claims: usize,
 }
 
 impl DemoOptions {
     fn what(&self) -> Demo {
         let lab = &self.lab;
         let story = (lab.nodes, lab.gpus, lab.whole_gpu_nodes, lab.no_install) == (8, 8, 2, false);
-        Demo { once: self.once, story }
+        Demo { once: self.once, story, claims: self.claims }
     }
 }
 

@@ -32,11 +32,13 @@ pub struct Demo {
     pub once: bool,
     /// The reserve's story is told, too: it needs a lab of the default size.
     pub story: bool,
+    /// How often its sovereign job is made once more.
+    pub claims: usize,
 }
 
 /// Applies the samples and shows what happens until all is as it must be, then
 /// proves it.
-pub async fn run(lab: &mut Lab, Demo { once, story }: Demo) -> Result<()> {
+pub async fn run(lab: &mut Lab, Demo { once, story, claims }: Demo) -> Result<()> {
     let real_node = lab.real_node().is_some();
     let mut screen = Screen::new();
     let mut picture = Picture::default();
@@ -60,7 +62,7 @@ pub async fn run(lab: &mut Lab, Demo { once, story }: Demo) -> Result<()> {
         }
     }
     if story {
-        story::tell(lab, &mut screen).await?;
+        story::tell(lab, &mut screen, claims).await?;
     } else {
         println!("the story of the reserve needs a lab of the default size, and is left out");
     }
