@@ -23,7 +23,7 @@ const CLAIMED: usize = 2;
 /// What the reserve of the samples promises.
 const CLAIMED_WITHIN: Duration = Duration::from_secs(60);
 /// How long what was used may take to be in the ledger.
-const COUNTED_WITHIN: Duration = Duration::from_secs(60);
+const COUNTED_WITHIN: Duration = Duration::from_secs(120);
 
 /// Tells it, in a lab where the other samples run; then the job claims so many times more.
 pub async fn tell(lab: &mut Lab, screen: &mut Screen, claims: usize) -> Result<()> {
