@@ -147,6 +147,23 @@ impl<'a> Cycle<'a> {
         kept
     }
 
+    /// Keeps the place of a claim, and asks those who are in the way there and were not: somebody may not have been in a
+    /// state to be asked, or be there since. Nothing if one of them can't be asked and does not leave in time.
+    pub(super) fn claim_again(&mut self, index: usize, tenant: usize, place: &Place) -> Option<usize> {
+        let draw = self.draws.get(&index)?.clone();
+        let demands = Demands { class: draw.class, grace_ms: draw.grace_ms };
+        let leave = self.who_must_leave(index, demands, &place.pods).filter(|leave| !leave.is_empty())?;
+        let mut evictor = self.evictor();
+        let room = evictor.claimed(index, leave, place.pods.clone(), place.units);
+        let kept = self.keep_claimed(index, tenant, &draw, &room, &mut evictor);
+        self.evictor = Some(evictor);
+        if kept.is_none() {
+            // It goes on being one that draws, as it was.
+            self.draws.insert(index, draw);
+        }
+        kept
+    }
+
     /// Whether places are kept for others in this cycle, or given to them, that have no right to them: to who draws on a
     /// reserve they would be open, and nobody may have to leave.
     fn others_came_first(&self) -> bool {

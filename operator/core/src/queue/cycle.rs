@@ -198,7 +198,9 @@ impl<'a> Cycle<'a> {
             let lasts = draws || !workload.lasting || units <= self.left_to_last[tenant];
             if whole && allowed && lasts && workload.not_before_ms <= self.now_ms {
                 let place = Place { pods: workload.reserved.clone(), units };
-                self.keep(index, tenant, place);
+                if !draws || self.claim_again(index, tenant, &place).is_none() {
+                    self.keep(index, tenant, place);
+                }
             }
         }
         if let Some(first) = first {

@@ -73,6 +73,31 @@ fn only_a_higher_class_takes_what_is_held_by_right() {
 }
 
 #[test]
+fn who_could_not_be_asked_is_asked_again() {
+    let mut world = world(1, 0);
+    world.snapshot.reserves[0].shapes[0].count = 2;
+    for (key, tenant) in [("x", "b"), ("y", "b"), ("claim", "state")] {
+        world.job(key, tenant, 0, "3g.40gb");
+    }
+    world.jobs.get_mut("claim").unwrap().workload.pods = 2;
+    world.run("x", &[(0, "3g.40gb-0")], 0);
+    world.run("y", &[(0, "3g.40gb-4")], 0);
+    world.pass_to(100);
+    world.wait("claim");
+    let before = world.snapshot.clone();
+    assert_eq!(asked(&before, &world.cycle()), [("x", "claim", Claimed), ("y", "claim", Claimed)]);
+    // One was just starting, say, and goes on.
+    let at = world.snapshot.running.iter().position(|running| running.key == "y").unwrap();
+    world.snapshot.running[at].leaves_ms = None;
+    let before = world.snapshot.clone();
+    assert_eq!(asked(&before, &world.cycle()), [("y", "claim", Claimed)]);
+    world.pass_to(110);
+    assert!(world.cycle().evictions.is_empty());
+    assert_eq!(world.running(), ["claim"]);
+    assert_eq!(world.right("claim"), Right::Claimed);
+}
+
+#[test]
 fn without_tokens_it_is_an_ordinary_tenant() {
     let mut world = world(1, 0);
     world.snapshot.reserves[0].tokens = 27_999;
