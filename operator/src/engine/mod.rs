@@ -374,9 +374,8 @@ impl Engine {
         if self.busy.contains(object) || self.tasks.len() >= MAX_TASKS {
             return false;
         }
-        match self.failed.get(object) {
-            Some((_, until)) if *until > Instant::now() => {
-                let until = *until;
+        match self.failed.get(object).map(|(_, until)| *until) {
+            Some(until) if until > Instant::now() => {
                 self.look_again_at(until);
                 false
             }
@@ -431,6 +430,7 @@ impl Engine {
     ) where
         F: Future<Output = Written> + Send + 'static,
     {
+        self.asked.remove(&workload);
         self.pending.insert(workload.clone(), decision);
         self.spawn(objects, Some(workload), None, write(self.writer.clone()));
     }

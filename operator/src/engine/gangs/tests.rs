@@ -51,6 +51,15 @@ async fn a_plan_is_not_given_up_while_something_of_it_is_written() {
 }
 
 #[tokio::test]
+async fn one_that_starts_again_is_not_leaving_any_more() {
+    let mut engine = engine();
+    engine.remember_asked("TrainingJob/n/t", 1000);
+    let decision = crate::engine::Pending { tenant: "t".into(), pods: vec![] };
+    engine.start_decision("TrainingJob/n/t".into(), vec![], decision, |_| async { (vec![], Ok(())) });
+    assert!(engine.asked.is_empty(), "else nobody could ask it again for as long as that is believed");
+}
+
+#[tokio::test]
 async fn a_gang_that_is_asked_to_leave_records_for_whom_before_anything_else() {
     let mut engine = engine();
     let mut gang = tracked(GangStep::Wait { until_ms: None });
