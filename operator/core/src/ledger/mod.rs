@@ -5,7 +5,8 @@
 //!   [`Month`], or what all used of a reserve's pool;
 //! - [`Books`]: what to write next, so that each claim is counted exactly once;
 //! - [`verify`]: whether reports are as they were written, and add up;
-//! - [`bill`]: what a tenant owes.
+//! - [`bill`]: what a tenant owes;
+//! - [`TimedClaim`]: whether an instant claim was kept.
 //!
 //! It decides and computes only: the operator reads claims, and writes reports.
 
@@ -20,6 +21,7 @@ mod report;
 mod statement;
 #[cfg(test)]
 mod tests;
+mod timing;
 
 pub use books::{Actions, Books, Facts, PoolCounts, PoolNow};
 pub use chain::{Fault, Verified, hash, verify};
@@ -32,3 +34,4 @@ pub use report::{
     gpu_hours,
 };
 pub use statement::{Figures, ReserveYear, Statement, TenantYear};
+pub use timing::TimedClaim;

@@ -1,8 +1,9 @@
-//! Counts how instant claims were kept, and what they cost the others, for the
-//! reserves' reports: by whom others were asked to leave, and how long it took
-//! from then until it ran. What is counted is lost with the process that
+//! Follows instant claims for the reserves' reports: for whom others were asked
+//! to leave, what that cost them, and whether it runs by now. How that counts is
+//! the core's ([`TimedClaim`]). What is counted is lost with the process that
 //! counted it, if that is not in a report yet.
 
+use vingt_core::ledger::TimedClaim;
 use vingt_core::model::{Eviction, EvictionReason, Snapshot, UnitMs};
 
 use super::super::Engine;
@@ -13,8 +14,7 @@ use crate::world::{Key, World};
 pub(super) struct Claiming {
     /// The reserve that it draws on.
     reserve: String,
-    /// When others were asked first, in milliseconds since 1970.
-    since_ms: i64,
+    timed: TimedClaim,
 }
 
 /// What an eviction for a claim cost.
@@ -55,7 +55,7 @@ impl Engine {
         let claiming = &mut self.accounts.reserves.claiming;
         claiming
             .entry(by.to_owned())
-            .or_insert_with(|| Claiming { reserve: reserve.clone(), since_ms: now_ms });
+            .or_insert_with(|| Claiming { reserve: reserve.clone(), timed: TimedClaim::since(now_ms) });
         Some(Cost { reserve, lost: eviction.lost })
     }
 
@@ -67,24 +67,21 @@ impl Engine {
         }
     }
 
-    /// Counts the claims that run by now.
+    /// Counts the claims that run by now, or are late.
     pub(super) fn count_claims(&mut self, now_ms: i64) {
-        for (workload, claiming) in std::mem::take(&mut self.accounts.reserves.claiming) {
-            match progress(&workload, &self.world) {
-                Progress::Starts => {
-                    self.accounts.reserves.claiming.insert(workload, claiming);
-                }
-                Progress::Gone => {}
-                Progress::Runs => {
-                    let within_ms = self.accounts.reserves.within_ms(&claiming.reserve);
-                    let took_ms = u64::try_from(now_ms.saturating_sub(claiming.since_ms)).unwrap_or(0);
-                    tracing::info!(%workload, reserve = %claiming.reserve, took_ms, "an instant claim runs");
-                    if let Some(counts) = self.accounts.reserves.counts(&claiming.reserve) {
-                        counts.claims.made += 1;
-                        counts.claims.late += u64::from(took_ms > within_ms);
-                        counts.claims.slowest_ms = counts.claims.slowest_ms.max(took_ms);
-                    }
-                }
+        let reserves = &mut self.accounts.reserves;
+        for (workload, mut claiming) in std::mem::take(&mut reserves.claiming) {
+            let progress = progress(&workload, &self.world);
+            if progress == Progress::Gone {
+                continue;
+            }
+            let runs = progress == Progress::Runs;
+            let within_ms = reserves.within_ms(&claiming.reserve);
+            if let Some(counts) = reserves.counts(&claiming.reserve) {
+                claiming.timed.count(runs, within_ms, now_ms, &mut counts.claims);
+            }
+            if !runs {
+                reserves.claiming.insert(workload, claiming);
             }
         }
     }
