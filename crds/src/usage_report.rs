@@ -195,7 +195,7 @@ pub struct ReportPool {
     pub orders: ReportOrders,
     /// Workloads that were asked to leave for claims and orders.
     pub evictions: u64,
-    /// What these lost: unit-milliseconds since their last checkpoints.
+    /// What these lost, in unit-milliseconds: what they did since their last checkpoints, of servers their restart.
     pub lost: u64,
     /// The crises that were in force in the month.
     #[schemars(length(max = 1024))]

@@ -84,7 +84,7 @@ pub struct PoolCounts {
     pub orders: OrderCount,
     /// Workloads that were asked to leave for claims and orders.
     pub evictions: u64,
-    /// What these lost: unit-milliseconds since their last checkpoints.
+    /// What these lost, in unit-milliseconds: what they did since their last checkpoints, of servers their restart.
     pub lost: UnitMs,
 }
 

@@ -170,7 +170,7 @@ pub struct Pool {
     pub orders: OrderCount,
     /// Workloads that were asked to leave for claims and orders.
     pub evictions: u64,
-    /// What these lost: unit-milliseconds since their last checkpoints.
+    /// What these lost, in unit-milliseconds: what they did since their last checkpoints, of servers their restart.
     pub lost: UnitMs,
     /// The crises that were in force in the month.
     pub crises: Vec<CrisisRecord>,
@@ -328,13 +328,24 @@ impl Report {
 
 /// Unit-milliseconds as GPU-hours with one digit, rounded to the nearest; with four where it is less than a tenth.
 pub fn gpu_hours(unit_ms: i128) -> String {
-    let least = i128::from(GPU_HOUR) / 10_000;
-    if unit_ms.abs() < i128::from(GPU_HOUR) / 10 && unit_ms.abs() >= least {
-        let sign = if unit_ms < 0 { "-" } else { "" };
-        return format!("{sign}0.{:04}", unit_ms.abs() / least);
+    let rounded = |parts: i128| (unit_ms.abs() * parts + i128::from(GPU_HOUR) / 2) / i128::from(GPU_HOUR);
+    let small = unit_ms.abs() * 10 < i128::from(GPU_HOUR) && rounded(10_000) > 0;
+    let (parts, digits) = if small { (10_000, 4) } else { (10, 1) };
+    let all = rounded(parts);
+    let sign = if unit_ms < 0 && all > 0 { "-" } else { "" };
+    format!("{sign}{}.{:0digits$}", all / parts, all % parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_amounts_are_told_with_more_digits() {
+        let hour = i128::from(GPU_HOUR);
+        let told =
+            [0, hour / 30_000, hour / 10_000, hour / 300, hour / 10, hour * 5 / 4, -hour / 300, -hour * 3]
+                .map(gpu_hours);
+        assert_eq!(told, ["0.0", "0.0", "0.0001", "0.0033", "0.1", "1.3", "-0.0033", "-3.0"]);
     }
-    let tenth = i128::from(GPU_HOUR) / 10;
-    let tenths = (unit_ms.abs() + tenth / 2) / tenth;
-    let sign = if unit_ms < 0 && tenths > 0 { "-" } else { "" };
-    format!("{sign}{}.{}", tenths / 10, tenths % 10)
 }
