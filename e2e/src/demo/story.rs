@@ -33,18 +33,18 @@ pub async fn tell(lab: &mut Lab, screen: &mut Screen, claims: usize) -> Result<(
         let unmet = Expectation::running("students", "render", "40/40").unmet(picture);
         unmet.or_else(|| {
             let unsettled = small(picture, |state| !matches!(state, "Running" | "Waiting"));
-            let fewest = small(picture, |state| state == "Running").len() >= 6;
+            let fewest = running(picture).len() >= 6;
             (!unsettled.is_empty() || !fewest).then(|| format!("not settled yet: {unsettled:?}"))
         })
     };
     let full = until(lab, screen, all_lent).await?;
-    let lenders = small(&full, |state| state == "Running");
+    let lenders = running(&full);
 
     apply(lab, screen, &["80-flood.yaml"]).await?;
     let claimed = |picture: &Picture| {
         let unmet = Expectation::running("civil-protection", "flood", "2/2").unmet(picture);
         unmet.or_else(|| {
-            let left = small(picture, |state| state == "Running").len();
+            let left = running(picture).len();
             (left + CLAIMED != lenders.len()).then(|| format!("{left} of {} lenders run", lenders.len()))
         })
     };
@@ -52,10 +52,7 @@ pub async fn tell(lab: &mut Lab, screen: &mut Screen, claims: usize) -> Result<(
     let stays = Expectation::running("students", "render", "40/40").unmet(&picture);
     ensure!(stays.is_none(), "more left than had to: {}", stays.unwrap_or_default());
     screen.last(&picture);
-    let left: Vec<String> = small(&full, |state| state == "Running")
-        .difference(&small(&picture, |state| state == "Running"))
-        .cloned()
-        .collect();
+    let left: Vec<String> = lenders.difference(&running(&picture)).cloned().collect();
     println!(
         "civil-protection/flood runs; for its {CLAIMED} GPUs {} left, and nobody else\n",
         left.join(" and ")
@@ -65,7 +62,7 @@ pub async fn tell(lab: &mut Lab, screen: &mut Screen, claims: usize) -> Result<(
     lab.kubectl(&["delete", "trainingjob", "flood", "--namespace", "civil-protection", "--wait=false"])
         .await?;
     let back = |picture: &Picture| {
-        let running = small(picture, |state| state == "Running").len();
+        let running = running(picture).len();
         (running < lenders.len()).then(|| format!("{running} of {} lenders run", lenders.len()))
     };
     until(lab, screen, &back).await?;
@@ -149,6 +146,11 @@ pub async fn end(lab: &mut Lab, screen: &mut Screen) -> Result<()> {
     })
     .await
     .map(drop)
+}
+
+/// The small lenders that run.
+fn running(picture: &Picture) -> BTreeSet<String> {
+    small(picture, |state| state == "Running")
 }
 
 /// The small lenders whose state is so.
